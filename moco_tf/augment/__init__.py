@@ -1,0 +1,57 @@
+"""Batched augmentation on the device, with torchvision's semantics."""
+
+from moco_tf.augment.base import SeededImageLayer
+from moco_tf.augment.blur import gaussian_blur
+from moco_tf.augment.color import (
+    adjust_brightness,
+    adjust_contrast,
+    adjust_hue,
+    adjust_saturation,
+    color_jitter,
+    grayscale,
+    solarize,
+)
+from moco_tf.augment.layers import (
+    ColorJitter,
+    Normalize,
+    RandomGaussianBlur,
+    RandomGrayscale,
+    RandomHorizontalFlip,
+    RandomSolarize,
+)
+from moco_tf.augment.recipes import (
+    CIFAR_MEAN,
+    CIFAR_STD,
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    Recipe,
+    cifar,
+    moco_v1,
+    moco_v2,
+)
+
+__all__ = [
+    "CIFAR_MEAN",
+    "CIFAR_STD",
+    "ColorJitter",
+    "IMAGENET_MEAN",
+    "IMAGENET_STD",
+    "Normalize",
+    "RandomGaussianBlur",
+    "RandomGrayscale",
+    "RandomHorizontalFlip",
+    "RandomSolarize",
+    "Recipe",
+    "SeededImageLayer",
+    "adjust_brightness",
+    "adjust_contrast",
+    "adjust_hue",
+    "adjust_saturation",
+    "cifar",
+    "color_jitter",
+    "gaussian_blur",
+    "grayscale",
+    "moco_v1",
+    "moco_v2",
+    "solarize",
+]

@@ -1,0 +1,237 @@
+"""The augmentation layers, with torchvision's semantics on PIL images."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+
+import numpy as np
+import tensorflow as tf
+from tensorflow import keras
+
+from moco_tf.augment import color
+from moco_tf.augment.base import OccasionalLayer, SeededImageLayer
+from moco_tf.augment.blur import gaussian_blur
+
+_register = keras.saving.register_keras_serializable(package="moco_tf")
+_ORDERS = np.array(list(itertools.permutations(range(4))), np.int32)
+
+
+@_register
+class RandomGrayscale(OccasionalLayer):
+    """Turns RGB images to their luma in three equal channels.
+
+    Args:
+        probability: of each image to be changed.
+        **kwargs: see `SeededImageLayer`.
+    """
+
+    def __init__(self, probability: float = 0.2, **kwargs):
+        """See the class."""
+        super().__init__(probability, **kwargs)
+
+    def change(self, images):
+        """See `color.grayscale`."""
+        return color.grayscale(images)
+
+
+@_register
+class RandomHorizontalFlip(OccasionalLayer):
+    """Mirrors images left to right.
+
+    Args:
+        probability: of each image to be changed.
+        **kwargs: see `SeededImageLayer`.
+    """
+
+    moves_pixels = True
+
+    def __init__(self, probability: float = 0.5, **kwargs):
+        """See the class."""
+        super().__init__(probability, **kwargs)
+
+    def change(self, images):
+        """Reverses the columns."""
+        return tf.reverse(images, axis=[2])
+
+
+@_register
+class RandomSolarize(OccasionalLayer):
+    """Inverts the values at or above a threshold.
+
+    Args:
+        probability: of each image to be changed.
+        threshold: 0..256.
+        **kwargs: see `SeededImageLayer`.
+    """
+
+    def __init__(self, probability: float = 0.2, threshold: float = 128.0, **kwargs):
+        """See the class."""
+        super().__init__(probability, **kwargs)
+        self.threshold = float(threshold)
+
+    def change(self, images):
+        """See `color.solarize`."""
+        return color.solarize(images, self.threshold)
+
+    def get_config(self) -> dict:
+        """Returns the constructor's arguments."""
+        return {**super().get_config(), "threshold": self.threshold}
+
+
+@_register
+class RandomGaussianBlur(OccasionalLayer):
+    """Blurs as Pillow's `GaussianBlur`, each image with its own radius.
+
+    Args:
+        sigma: (low, high), pixels; uniform between them.
+        probability: of each image to be changed.
+        **kwargs: see `SeededImageLayer`.
+    """
+
+    draws = 2
+
+    def __init__(
+        self,
+        sigma: Sequence[float] = (0.1, 2.0),
+        probability: float = 0.5,
+        **kwargs,
+    ):
+        """See the class."""
+        super().__init__(probability, **kwargs)
+        low, high = (float(value) for value in sigma)
+        if not 0.0 <= low <= high:
+            raise ValueError(
+                f"RandomGaussianBlur got sigma=({low}, {high}); give a low and a high "
+                "value with 0 <= low <= high."
+            )
+        self.sigma = (low, high)
+
+    def sigmas(self, transformations: tf.Tensor) -> tf.Tensor:
+        """Float32 (batch,): the radius for each image, 0 for those left alone."""
+        low, high = self.sigma
+        sigma = low + (high - low) * transformations[:, 1]
+        return tf.where(self.chosen(transformations), sigma, 0.0)
+
+    def augment_images(self, images, transformations, **kwargs):
+        """Blurs; a radius of 0 changes nothing."""
+        return gaussian_blur(images, self.sigmas(transformations), self.sigma[1])
+
+    def get_config(self) -> dict:
+        """Returns the constructor's arguments."""
+        return {**super().get_config(), "sigma": list(self.sigma)}
+
+
+@_register
+class ColorJitter(OccasionalLayer):
+    """Random brightness, contrast, saturation and hue, in a random order per image.
+
+    Args:
+        brightness: x, for a factor uniform in max(0, 1 - x)..1 + x.
+        contrast: the same.
+        saturation: the same.
+        hue: x in 0..0.5, for a shift uniform in -x..x turns; 0 leaves it out.
+        probability: of each image to be changed.
+        **kwargs: see `SeededImageLayer`.
+
+    Source: torchvision's `ColorJitter` in `RandomApply`.
+    """
+
+    draws = 6
+
+    def __init__(
+        self,
+        brightness: float = 0.0,
+        contrast: float = 0.0,
+        saturation: float = 0.0,
+        hue: float = 0.0,
+        probability: float = 1.0,
+        **kwargs,
+    ):
+        """See the class."""
+        super().__init__(probability, **kwargs)
+        self.ranges = {
+            "brightness": float(brightness),
+            "contrast": float(contrast),
+            "saturation": float(saturation),
+            "hue": float(hue),
+        }
+        for key, value in self.ranges.items():
+            if value < 0.0 or (key == "hue" and value > 0.5):
+                limit = "from 0 to 0.5" if key == "hue" else "of 0 or more"
+                raise ValueError(
+                    f"ColorJitter got {key}={value}; give a number {limit}."
+                )
+
+    def parameters(
+        self, transformations: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        """The draws of each image.
+
+        Args:
+            transformations: float32 (batch, 6), uniform in [0, 1).
+
+        Returns:
+            order int32 (batch, 4), factors float32 (batch, 4), chosen bool (batch,), as
+            in `color.color_jitter`; factors of images not chosen are 1, 1, 1, 0.
+        """
+        chosen = self.chosen(transformations)
+        place = tf.cast(transformations[:, 1] * len(_ORDERS), tf.int32)
+        order = tf.gather(tf.constant(_ORDERS), place)
+        *widths, hue = self.ranges.values()
+        low = tf.constant([max(0.0, 1.0 - width) for width in widths] + [-hue])
+        high = tf.constant([1.0 + width for width in widths] + [hue])
+        factors = low + (high - low) * transformations[:, 2:6]
+        unchanged = tf.constant([1.0, 1.0, 1.0, 0.0])
+        return order, tf.where(chosen[:, None], factors, unchanged), chosen
+
+    def augment_images(self, images, transformations, **kwargs):
+        """Jitters the chosen images."""
+        order, factors, chosen = self.parameters(transformations)
+        with_hue = chosen & (self.ranges["hue"] > 0.0)
+        return color.color_jitter(images, order, factors, with_hue)
+
+    def get_config(self) -> dict:
+        """Returns the constructor's arguments."""
+        return {**super().get_config(), **self.ranges}
+
+
+@_register
+class Normalize(SeededImageLayer):
+    """Maps 0..255 to (value / 255 - mean) / std, in training and in inference.
+
+    Args:
+        mean: one number per channel, for values 0..1.
+        std: one positive number per channel.
+        **kwargs: see `SeededImageLayer`.
+    """
+
+    augments_at_inference = True
+
+    def __init__(self, mean: Sequence[float], std: Sequence[float], **kwargs):
+        """See the class."""
+        super().__init__(**kwargs)
+        self.mean = tuple(float(value) for value in mean)
+        self.std = tuple(float(value) for value in std)
+        if len(self.mean) != len(self.std):
+            raise ValueError(
+                f"Normalize got {len(self.mean)} values of mean and {len(self.std)} of "
+                "std; give one of each per channel."
+            )
+        if any(value <= 0.0 for value in self.std):
+            raise ValueError(f"Normalize got std={self.std}; give numbers above 0.")
+
+    def augment_images(self, images, transformations=None, **kwargs):
+        """Normalises."""
+        channels = images.shape[-1]
+        if channels is not None and channels != len(self.mean):
+            raise ValueError(
+                f"Normalize got images of {channels} channels and {len(self.mean)} "
+                "values of mean and std; give as many as there are channels."
+            )
+        return (images / 255.0 - tf.constant(self.mean)) / tf.constant(self.std)
+
+    def get_config(self) -> dict:
+        """Returns the constructor's arguments."""
+        config = {"mean": list(self.mean), "std": list(self.std)}
+        return {**super().get_config(), **config}

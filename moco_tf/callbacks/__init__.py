@@ -1,0 +1,18 @@
+"""Keras callbacks: probes, training health, logs, checkpoints, progress."""
+
+from moco_tf.callbacks.checkpoints import Checkpoints, RunError
+from moco_tf.callbacks.health import TrainingHealth
+from moco_tf.callbacks.logs import HistoryCSV, TensorBoard
+from moco_tf.callbacks.probes import KNN, LinearProbe
+from moco_tf.callbacks.progress import Progress
+
+__all__ = [
+    "KNN",
+    "Checkpoints",
+    "HistoryCSV",
+    "LinearProbe",
+    "Progress",
+    "RunError",
+    "TensorBoard",
+    "TrainingHealth",
+]

@@ -1,0 +1,96 @@
+"""Checkpoints from which a run continues as if it had never stopped."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+
+import tensorflow as tf
+from tensorflow import keras
+
+
+class RunError(ValueError):
+    """A run cannot go on, told in one sentence."""
+
+
+class Checkpoints(keras.callbacks.Callback):
+    """Saves everything that a run needs to continue, at the ends of epochs.
+
+    Both encoders with their batch-norm statistics, the queue with its cursor, the
+    optimiser with its step (and with it the schedule and the position in the data)
+    and the loss scale of float16.
+
+    Args:
+        folder: of the checkpoints.
+        every: epochs between checkpoints; the last epoch is always saved.
+        keep: newest checkpoints kept.
+    """
+
+    def __init__(self, folder: str | os.PathLike, every: int = 1, keep: int = 2):
+        super().__init__()
+        self.folder = pathlib.Path(folder)
+        self.every = every
+        self.keep = keep
+
+    def set_model(self, model: keras.Model) -> None:
+        """Makes the manager of a compiled model's checkpoints."""
+        if self.model is model:
+            return
+        super().set_model(model)
+        with model.distribute_strategy.scope():
+            model.optimizer.build(model.query_encoder.trainable_variables)
+        self.epoch = tf.Variable(0, dtype=tf.int64, trainable=False)
+        state = tf.train.Checkpoint(
+            query_encoder=model.query_encoder,
+            key_encoder=model.key_encoder,
+            queue=model.queue,
+            optimizer=model.optimizer,
+            epoch=self.epoch,
+        )
+        self._state = state
+        self._manager = tf.train.CheckpointManager(
+            state, str(self.folder), max_to_keep=self.keep, checkpoint_name="epoch"
+        )
+
+    def restore(self) -> int:
+        """Restores the newest checkpoint, if there is one.
+
+        Returns:
+            How many epochs it has behind it; 0 without one.
+
+        Raises:
+            RunError: if the checkpoint is of another model or cannot be read.
+        """
+        path = self._manager.latest_checkpoint
+        if path is None:
+            return 0
+        try:
+            status = self._state.restore(path)
+            status.assert_existing_objects_matched()
+        except (ValueError, AssertionError, tf.errors.OpError) as error:
+            reason = str(error).strip().splitlines()[0][:200]
+            raise RunError(
+                f"the checkpoint {path} does not fit this model or is damaged "
+                f"({reason}); use the run's own configuration, or another name for a "
+                "new run."
+            ) from error
+        return int(self.epoch)
+
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        """Saves when its turn has come."""
+        done = epoch + 1
+        if done % self.every and done != self.params["epochs"]:
+            return
+        self.epoch.assign(done)
+        before = self._manager.latest_checkpoint
+        try:
+            self._manager.save(checkpoint_number=done)
+        except (OSError, tf.errors.OpError) as error:
+            for part in self.folder.glob(f"epoch-{done}*"):
+                part.unlink() if part.is_file() else None
+            reason = str(error).strip().splitlines()[0][:200]
+            raise RunError(
+                f"the checkpoint of epoch {done} could not be written to "
+                f"{self.folder} ({reason}); {before or 'no earlier checkpoint'} is "
+                "kept: make room and start the same command again to continue."
+            ) from error

@@ -1,0 +1,139 @@
+"""Signs of health of a contrastive run, and what to make of them."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+
+import numpy as np
+import tensorflow as tf
+from tensorflow import keras
+
+from moco_tf.contrast.queue import NO_IMAGE
+
+log = logging.getLogger("moco_tf")
+
+
+class TrainingHealth(keras.callbacks.Callback):
+    """Adds signs of health to the logs of each epoch and warns in plain words.
+
+    Adds: "loss_ceiling" (ln(1+K), the loss of an uninformed encoder), "feature_std"
+    (standard deviation of the embeddings per dimension x sqrt(dim): 1 when they fill
+    the sphere, 0 when collapsed), "effective_rank" (exp of the entropy of their
+    covariance's spectrum, 1 to dim), "queue_age" (mean age of the keys, in steps),
+    "key_distance" (of the key encoder's parameters from the query encoder's, relative
+    to the norm of these), "learning_rate", "images_per_second" and "input_wait" (share
+    of the training time spent waiting for batches). Put it first in the list, so that
+    other callbacks' time is not counted.
+
+    Args:
+        batch_size: the global batch.
+
+    Source of the effective rank: Roy and Vetterli 2007 (EUSIPCO).
+    """
+
+    def __init__(self, batch_size: int):
+        super().__init__()
+        self.batch_size = batch_size
+        self._said = set()
+
+    def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
+        """Starts the clock."""
+        self._start = time.perf_counter()
+        self._waited = self.model.input_seconds
+
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        """Adds the signs to the logs."""
+        seconds = time.perf_counter() - self._start
+        model, queue = self.model, self.model.queue
+        filled = queue.ids.numpy() != NO_IMAGE
+        steps = self.params["steps"]
+        logs["loss_ceiling"] = math.log1p(queue.size)
+        logs["feature_std"], logs["effective_rank"] = spread(queue.keys.numpy()[filled])
+        newest = min(queue.size, (epoch + 1) * steps * self.batch_size)
+        logs["queue_age"] = float(np.mean(np.arange(newest) // self.batch_size))
+        logs["key_distance"] = _distance(
+            model.key_encoder.trainable_variables,
+            model.query_encoder.trainable_variables,
+        )
+        logs["learning_rate"] = float(model.optimizer.learning_rate.numpy())
+        logs["images_per_second"] = steps * self.batch_size / seconds
+        logs["input_wait"] = (model.input_seconds - self._waited) / seconds
+        for topic, sentence in diagnose(logs, epoch).items():
+            if topic not in self._said:
+                self._said.add(topic)
+                log.warning(sentence)
+
+
+def spread(embeddings: np.ndarray) -> tuple[float, float]:
+    """How far embeddings fill their space.
+
+    Args:
+        embeddings: float (count, dim), unit rows.
+
+    Returns:
+        The mean standard deviation per dimension x sqrt(dim), and the effective rank;
+        NaN for fewer than two embeddings.
+    """
+    count, dim = embeddings.shape
+    if count < 2:
+        return math.nan, math.nan
+    centred = embeddings - embeddings.mean(axis=0)
+    deviation = float(centred.std(axis=0).mean() * math.sqrt(dim))
+    spectrum = np.linalg.eigvalsh(centred.T.astype(np.float64) @ centred)
+    share = np.maximum(spectrum, 1e-30) / np.maximum(spectrum, 1e-30).sum()
+    return deviation, float(np.exp(-np.sum(share * np.log(share))))
+
+
+def diagnose(logs: dict, epoch: int) -> dict[str, str]:
+    """Sentences on what looks wrong in an epoch's logs.
+
+    Args:
+        logs: with the figures that `TrainingHealth` adds.
+        epoch: counted from 0.
+
+    Returns:
+        topic -> sentence, empty when nothing looks wrong.
+    """
+    found = {}
+    if logs["feature_std"] < 0.1 or logs["effective_rank"] < 2:
+        found["collapsed"] = (
+            f"The run looks collapsed: embeddings deviate by {logs['feature_std']:.3f} "
+            f"(1 is healthy) and span {logs['effective_rank']:.1f} dimensions; usually "
+            "the learning rate is too high or method.key_momentum too low."
+        )
+    elif epoch >= 1 and logs["loss"] > 0.98 * logs["loss_ceiling"]:
+        found["stuck"] = (
+            f"The loss {logs['loss']:.2f} is stuck near ln(1+K) = "
+            f"{logs['loss_ceiling']:.2f}, that of an uninformed encoder; usually the "
+            "learning rate is too low or too high, or the crops share too little "
+            "(data.crop_scale)."
+        )
+    if epoch <= 1 and logs["top1"] > 0.98:
+        found["leak"] = (
+            f"The own key is found {100 * logs['top1']:.0f} % of the time so early that "
+            "batch statistics or a trivial cue may leak it; usually method.bn_groups is "
+            "1 on one replica, or the images hold a border or a mark of their own."
+        )
+    if epoch >= 1 and logs["input_wait"] > 0.3:
+        found["input"] = (
+            f"Training waits for images {100 * logs['input_wait']:.0f} % of the time; "
+            "use data.cache=true if they fit into memory, smaller files, or more cores."
+        )
+    if logs["false_negative_rate"] * math.expm1(logs["loss_ceiling"]) > 1:
+        found["false negatives"] = (
+            "The queue holds more than one key of each query's own image on average; "
+            "make method.queue_size smaller than the data set, or set "
+            "method.mask_same_image=true."
+        )
+    return found
+
+
+def _distance(keys, queries):
+    difference = sum(
+        float(tf.reduce_sum(tf.math.squared_difference(key.read_value(), query)))
+        for key, query in zip(keys, queries)
+    )
+    norm = sum(float(tf.reduce_sum(tf.square(query.read_value()))) for query in queries)
+    return math.sqrt(difference / norm)

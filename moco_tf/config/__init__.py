@@ -1,0 +1,39 @@
+"""Configuration: a frozen dataclass tree from YAML and command-line overrides.
+
+jsonargparse does the reading because it types, documents and overrides plain nested
+dataclasses as they stand, where Hydra and gin bring a run-time and a DSL of their own,
+absl and ml_collections leave nested fields untyped or undocumented, and pydantic has
+no command line with YAML.
+"""
+
+from moco_tf.config.checks import validate
+from moco_tf.config.load import dump, load_config, parse_args
+from moco_tf.config.tree import (
+    Augment,
+    Config,
+    ConfigError,
+    Data,
+    Distribution,
+    Encoder,
+    Method,
+    Monitor,
+    Optimizer,
+    Train,
+)
+
+__all__ = [
+    "Augment",
+    "Config",
+    "ConfigError",
+    "Data",
+    "Distribution",
+    "Encoder",
+    "Method",
+    "Monitor",
+    "Optimizer",
+    "Train",
+    "dump",
+    "load_config",
+    "parse_args",
+    "validate",
+]

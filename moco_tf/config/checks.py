@@ -1,0 +1,232 @@
+"""Limits and contradictions that types alone cannot express."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+from moco_tf.config.tree import Config, ConfigError, Data
+
+
+def validate(config: Config, replicas: int | None = None) -> None:
+    """Check a configuration, with the number of replicas once it is known.
+
+    Args:
+        config: what to check.
+        replicas: devices that will share the batch; None checks only what the
+            configuration itself fixes.
+
+    Raises:
+        ConfigError: one sentence with the key, its value, the limit and a remedy.
+    """
+    _check_finite(config)
+    _require(
+        config.name.strip(". ") and not set(config.name) & set("/\\"),
+        f"name={config.name!r} must be a plain directory name such as 'demo'; "
+        "put the folder that holds the runs in runs_dir.",
+    )
+    _at_least(0, "seed", config.seed)
+    _check_data(config)
+    _check_method(config)
+    _check_train(config)
+    _check_optimizer(config)
+    _check_monitor(config)
+    _check_replicas(config, replicas or config.requested_replicas)
+
+
+def _require(condition: object, sentence: str) -> None:
+    if not condition:
+        raise ConfigError(sentence)
+
+
+def _at_least(least: int, key: str, value: int | None) -> None:
+    _require(
+        value is None or value >= least,
+        f"{key}={value} is too small; use {least} or more.",
+    )
+
+
+def _between(low: float, high: float, key: str, value: float) -> None:
+    _require(
+        low <= value <= high,
+        f"{key}={value} is out of range; use a value from {low} to {high}.",
+    )
+
+
+def _positive(key: str, value: float) -> None:
+    _require(value > 0, f"{key}={value} must be positive; use a value above 0.")
+
+
+def _check_finite(config: Config) -> None:
+    for section, fields in dataclasses.asdict(config).items():
+        for key, value in fields.items() if isinstance(fields, dict) else ():
+            numbers = value if isinstance(value, tuple) else (value,)
+            _require(
+                all(math.isfinite(n) for n in numbers if isinstance(n, float)),
+                f"{section}.{key}={value} is not finite; use an ordinary number.",
+            )
+
+
+def _check_data(config: Config) -> None:
+    data = config.data
+    _check_source("data", data)
+    _between(16, 1024, "data.image_size", data.image_size)
+    _at_least(1, "data.channels", data.channels)
+    low, high = data.crop_scale
+    _require(
+        0 < low <= high <= 1,
+        f"data.crop_scale={[low, high]} must be two rising shares of the area above 0 "
+        "and up to 1; use for instance [0.2, 1.0].",
+    )
+    low, high = data.crop_ratio
+    _require(
+        0 < low <= high,
+        f"data.crop_ratio={[low, high]} must be two rising positive ratios; "
+        "use for instance [0.75, 1.3333].",
+    )
+    _at_least(1, "data.shuffle_buffer", data.shuffle_buffer)
+    _at_least(1, "data.decode_threads", data.decode_threads)
+    _between(0, 1, "data.max_unreadable", data.max_unreadable)
+    for key in ("mean", "std"):
+        values = getattr(config.augment, key)
+        _require(
+            values is None or len(values) == data.channels,
+            f"augment.{key} has {len(values or ())} values but data.channels="
+            f"{data.channels}; give one value per channel.",
+        )
+    _require(
+        all(value > 0 for value in config.augment.std or ()),
+        f"augment.std={list(config.augment.std or ())} must be positive; "
+        "use values above 0.",
+    )
+
+
+def _check_source(section: str, data: Data) -> None:
+    _require(
+        data.source != "tfds" or data.name,
+        f"{section}.name={data.name} but {section}.source=tfds needs a dataset; "
+        f"set for instance {section}.name=cifar10.",
+    )
+    _require(
+        data.source != "folder" or data.data_dir,
+        f"{section}.data_dir={data.data_dir} but {section}.source=folder needs a "
+        f"folder of images; add --{section}.data_dir=PATH.",
+    )
+
+
+def _check_method(config: Config) -> None:
+    method, batch = config.method, config.train.batch_size
+    _at_least(1, "encoder.width", config.encoder.width)
+    _at_least(1, "method.dim", method.dim)
+    _at_least(1, "method.bn_groups", method.bn_groups)
+    _require(
+        method.queue_size >= batch,
+        f"method.queue_size={method.queue_size} cannot hold the keys of one global "
+        f"batch of train.batch_size={batch}; use {batch} or more.",
+    )
+    _between(0, 1, "method.key_momentum", method.key_momentum)
+    _positive("method.temperature", method.temperature)
+
+
+def _check_optimizer(config: Config) -> None:
+    optimizer, epochs = config.optimizer, config.train.epochs
+    milestones = list(optimizer.milestones)
+    _positive("optimizer.learning_rate", optimizer.learning_rate)
+    _require(
+        0 <= optimizer.momentum < 1,
+        f"optimizer.momentum={optimizer.momentum} is out of range; use 0 or more and "
+        "less than 1.",
+    )
+    _require(
+        optimizer.weight_decay >= 0,
+        f"optimizer.weight_decay={optimizer.weight_decay} is negative; use 0 or more.",
+    )
+    _require(
+        0 < optimizer.decay_factor <= 1,
+        f"optimizer.decay_factor={optimizer.decay_factor} is out of range; use a value "
+        "above 0 and up to 1.",
+    )
+    _require(
+        0 <= optimizer.warmup_epochs < epochs,
+        f"optimizer.warmup_epochs={optimizer.warmup_epochs} must be at least 0 and "
+        f"less than train.epochs={epochs}; warm up for fewer epochs or train longer.",
+    )
+    _require(
+        milestones or optimizer.schedule != "step",
+        "optimizer.milestones=[] but optimizer.schedule=step needs epochs to drop at; "
+        "use for instance [120, 160], or schedule=cosine.",
+    )
+    _require(
+        not milestones or optimizer.schedule == "step",
+        f"optimizer.milestones={milestones} has no effect with optimizer.schedule="
+        "cosine; set milestones=[] or schedule=step.",
+    )
+    _require(
+        milestones == sorted(set(milestones))
+        and all(0 < epoch < epochs for epoch in milestones),
+        f"optimizer.milestones={milestones} must rise and lie between 0 and "
+        f"train.epochs={epochs}; use fewer or earlier epochs.",
+    )
+
+
+def _check_train(config: Config) -> None:
+    train, gpus = config.train, config.distribution.gpus
+    _at_least(1, "train.epochs", train.epochs)
+    _at_least(2, "train.batch_size", train.batch_size)
+    _at_least(1, "train.checkpoint_every", train.checkpoint_every)
+    _at_least(1, "train.keep_checkpoints", train.keep_checkpoints)
+    _at_least(1, "train.steps_per_epoch", train.steps_per_epoch)
+    replicas = config.distribution.replicas
+    _at_least(1, "distribution.replicas", replicas)
+    if gpus is None:
+        return
+    _require(
+        gpus and len(set(gpus)) == len(gpus) and min(gpus) >= 0,
+        f"distribution.gpus={list(gpus)} must be different indices from 0; "
+        "use for instance [0, 1].",
+    )
+    _require(
+        replicas in (None, len(gpus)),
+        f"distribution.replicas={replicas} contradicts the {len(gpus)} devices of "
+        f"distribution.gpus={list(gpus)}; leave one of the two out.",
+    )
+
+
+def _check_monitor(config: Config) -> None:
+    monitor = config.monitor
+    _at_least(0, "monitor.every", monitor.every)
+    if not monitor.every:
+        return
+    _check_source("monitor", config.monitor_train)
+    for key in ("max_train", "max_test", "knn_k", "batch_size"):
+        _at_least(1, f"monitor.{key}", getattr(monitor, key))
+    _require(
+        monitor.max_train is None or monitor.knn_k <= monitor.max_train,
+        f"monitor.knn_k={monitor.knn_k} is more than monitor.max_train="
+        f"{monitor.max_train} reference images; use {monitor.max_train} or fewer "
+        "neighbours.",
+    )
+    _positive("monitor.knn_temperature", monitor.knn_temperature)
+
+
+def _check_replicas(config: Config, replicas: int | None) -> None:
+    if replicas is None:
+        return
+    batch, groups = config.train.batch_size, config.bn_groups(replicas)
+    where = "replica" if replicas == 1 else "replicas"
+    _require(
+        batch % replicas == 0,
+        f"train.batch_size={batch} does not divide among {replicas} {where}; "
+        f"use {_multiples_near(batch, replicas)}.",
+    )
+    _require(
+        batch % (replicas * groups) == 0,
+        f"train.batch_size={batch} does not divide among {replicas} {where} of "
+        f"{groups} batch-norm groups; use {_multiples_near(batch, replicas * groups)}, "
+        "or set method.bn_groups.",
+    )
+
+
+def _multiples_near(value: int, step: int) -> str:
+    below = value // step * step
+    return f"{below} or {below + step}" if below else f"{step}"

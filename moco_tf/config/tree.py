@@ -1,0 +1,289 @@
+"""The configuration tree; its defaults are the demo, its docstrings are `--help`."""
+
+# ruff: noqa: UP045  (jsonargparse evaluates the hints; Python 3.9 cannot do X | None)
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+from dataclasses import dataclass, field
+from typing import Literal, Optional
+
+
+class ConfigError(ValueError):
+    """A user's mistake in the configuration, told in one sentence."""
+
+
+@dataclass(frozen=True)
+class Data:
+    """The images to learn from.
+
+    Attributes:
+        source: glyphs (embedded, nothing to fetch), tfds (any TensorFlow Datasets image
+            set) or folder (your own files, nested or flat).
+        name: TFDS name such as cifar10 or imagenet2012; only for source tfds.
+        data_dir: Root of the prepared TFDS sets (null: ~/tensorflow_datasets), or the
+            folder of images itself for source folder.
+        manual_dir: Where TFDS finds archives that you must fetch yourself (ImageNet).
+        split: Split to train on, in TFDS notation such as train or train[:10%].
+        image_size: Side of the square crops in pixels, 16 to 1024.
+        channels: Channels per image; the colour operations of a recipe apply to 3 only.
+        crop_scale: Least and greatest share of the image's area in a random crop.
+        crop_ratio: Least and greatest width/height of a random crop.
+        shuffle_buffer: Examples held in memory to shuffle from; at least the number of
+            examples for a full shuffle.
+        cache: Keep the undecoded examples in memory after the first epoch.
+        decode_threads: Images decoded at once (null: TensorFlow tunes it).
+        max_unreadable: Share of unreadable images, 0 to 1, above which a run stops.
+    """
+
+    source: Literal["glyphs", "tfds", "folder"] = "glyphs"
+    name: Optional[str] = None
+    data_dir: Optional[str] = None
+    manual_dir: Optional[str] = None
+    split: str = "train"
+    image_size: int = 32
+    channels: int = 3
+    crop_scale: tuple[float, float] = (0.2, 1.0)
+    crop_ratio: tuple[float, float] = (0.75, 4 / 3)
+    shuffle_buffer: int = 50000
+    cache: bool = False
+    decode_threads: Optional[int] = None
+    max_unreadable: float = 0.01
+
+
+@dataclass(frozen=True)
+class Augment:
+    """What happens to a crop on the device, inside the training step.
+
+    Attributes:
+        recipe: moco_v1, moco_v2 or cifar (moco_v2 without blur).
+        mean: Value per channel subtracted from images in [0, 1] (null: the recipe's).
+        std: Value per channel that images are divided by (null: the recipe's).
+    """
+
+    recipe: Literal["moco_v1", "moco_v2", "cifar"] = "moco_v2"
+    mean: Optional[tuple[float, ...]] = None
+    std: Optional[tuple[float, ...]] = None
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """The backbone that is kept when training ends.
+
+    Attributes:
+        name: resnet18, resnet34, resnet50, resnet101, resnet152 (torchvision's
+            arithmetic), or a KerasCV backbone preset such as efficientnetv2_b0.
+        width: Channels of the ResNet's stem and first stage; 64 in the standard nets.
+        stem: ResNet entry: imagenet (7x7, stride 2, max-pool) or cifar (3x3, stride 1).
+        zero_init_residual: Start each residual branch of the ResNet at zero.
+    """
+
+    name: str = "resnet18"
+    width: int = 16
+    stem: Literal["imagenet", "cifar"] = "cifar"
+    zero_init_residual: bool = False
+
+
+@dataclass(frozen=True)
+class Method:
+    """Momentum Contrast itself.
+
+    Attributes:
+        projection: Head on the backbone: linear (v1) or mlp (v2).
+        dim: Length of a projection.
+        queue_size: Keys kept as negatives; at least the global batch.
+        key_momentum: Rate at which the key encoder keeps its weights, 0 to 1.
+        temperature: Divides the similarities in the loss; 0.07 in v1, 0.2 in v2.
+        bn_groups: Groups within a replica that have their own batch-norm statistics
+            (null: 8 on one replica, where nothing else hides the key's batch, else 1).
+        mask_same_image: Leave queue keys of the query's own image out of the negatives.
+    """
+
+    projection: Literal["mlp", "linear"] = "mlp"
+    dim: int = 128
+    queue_size: int = 2048
+    key_momentum: float = 0.99
+    temperature: float = 0.2
+    bn_groups: Optional[int] = None
+    mask_same_image: bool = False
+
+
+@dataclass(frozen=True)
+class Optimizer:
+    """SGD in torch's convention, and its schedule.
+
+    Attributes:
+        learning_rate: Rate for a global batch of 256; scaled linearly with batch_size.
+        momentum: SGD momentum, without Nesterov.
+        weight_decay: L2 term added to the gradient of every parameter.
+        schedule: cosine (to 0 at the last epoch) or step (drops at the milestones).
+        milestones: Epochs at which the step schedule drops the rate.
+        decay_factor: What each milestone multiplies the rate by.
+        per_epoch: Change the rate once an epoch, as the reference, not every step.
+        warmup_epochs: Epochs of linear rise from 0 before the schedule.
+    """
+
+    learning_rate: float = 0.12
+    momentum: float = 0.9
+    weight_decay: float = 1e-4
+    schedule: Literal["cosine", "step"] = "cosine"
+    milestones: tuple[int, ...] = ()
+    decay_factor: float = 0.1
+    per_epoch: bool = False
+    warmup_epochs: int = 0
+
+
+@dataclass(frozen=True)
+class Train:
+    """The run.
+
+    Attributes:
+        epochs: Passes over the data.
+        batch_size: Global batch, over all replicas; a last partial batch is dropped.
+        precision: float32, mixed_bfloat16, or mixed_float16 (with loss scaling).
+        deterministic: Ask TensorFlow for bit-reproducible operations; slower on GPU.
+        jit_compile: Compile the networks with XLA; can help on GPU, slows a CPU down.
+        checkpoint_every: Epochs between checkpoints.
+        keep_checkpoints: Latest checkpoints kept.
+        steps_per_epoch: Cut each epoch to so many steps, for rehearsals (null: all).
+    """
+
+    epochs: int = 10
+    batch_size: int = 128
+    precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] = "float32"
+    deterministic: bool = False
+    jit_compile: bool = False
+    checkpoint_every: int = 1
+    keep_checkpoints: int = 2
+    steps_per_epoch: Optional[int] = None
+
+
+@dataclass(frozen=True)
+class Distribution:
+    """Which devices share the batch.
+
+    Attributes:
+        replicas: Devices to use (null: all visible GPUs, or 1 on CPU); on a CPU,
+            N makes N logical devices, to rehearse a multi-GPU run.
+        gpus: Indices of the GPUs to use, such as [0, 2] (null: any).
+    """
+
+    replicas: Optional[int] = None
+    gpus: Optional[tuple[int, ...]] = None
+
+
+@dataclass(frozen=True)
+class Monitor:
+    """Labelled images on which kNN and a linear probe watch the encoder.
+
+    Attributes:
+        every: Epochs between measurements; 0 switches the monitor off.
+        source: glyphs, tfds or folder (null: the training data's source).
+        name: TFDS name (null: the training data's, when the source is the same).
+        data_dir: As in data (null: the training data's, when the source is the same).
+        manual_dir: As in data (null: the training data's, when the source is the same).
+        train_split: Labelled split that serves as reference.
+        test_split: Labelled split that is classified.
+        max_train: Use at most so many reference images (null: all).
+        max_test: Use at most so many test images (null: all).
+        knn_k: Neighbours that vote.
+        knn_temperature: A neighbour of cosine s votes with weight exp(s / temperature).
+        linear: Also train a linear probe on the same features.
+        batch_size: Images encoded at once.
+    """
+
+    every: int = 1
+    source: Optional[Literal["glyphs", "tfds", "folder"]] = None
+    name: Optional[str] = None
+    data_dir: Optional[str] = None
+    manual_dir: Optional[str] = None
+    train_split: str = "train"
+    test_split: str = "test"
+    max_train: Optional[int] = None
+    max_test: Optional[int] = None
+    knn_k: int = 200
+    knn_temperature: float = 0.1
+    linear: bool = True
+    batch_size: int = 256
+
+
+@dataclass(frozen=True)
+class Config:
+    """The run as a whole.
+
+    Attributes:
+        name: Name of the run; everything it makes goes to runs_dir/name.
+        runs_dir: Folder that holds the runs.
+        seed: Where all randomness starts from.
+        data: data, the images to learn from
+        augment: augment, what happens to a crop on the device
+        encoder: encoder, the backbone that is kept
+        method: method, Momentum Contrast itself
+        optimizer: optimizer, SGD in torch's convention and its schedule
+        train: train, length, batch and arithmetic of the run
+        distribution: distribution, which devices share the batch
+        monitor: monitor, labelled images on which kNN and a linear probe watch
+    """
+
+    name: str = "demo"
+    runs_dir: str = "runs"
+    seed: int = 0
+    data: Data = field(default_factory=Data)
+    augment: Augment = field(default_factory=Augment)
+    encoder: Encoder = field(default_factory=Encoder)
+    method: Method = field(default_factory=Method)
+    optimizer: Optimizer = field(default_factory=Optimizer)
+    train: Train = field(default_factory=Train)
+    distribution: Distribution = field(default_factory=Distribution)
+    monitor: Monitor = field(default_factory=Monitor)
+
+    @property
+    def run_dir(self) -> pathlib.Path:
+        """Directory of everything this run makes."""
+        return pathlib.Path(self.runs_dir) / self.name
+
+    @property
+    def effective_learning_rate(self) -> float:
+        """Peak learning rate of this run: the base rate x batch_size / 256."""
+        return self.optimizer.learning_rate * self.train.batch_size / 256
+
+    @property
+    def requested_replicas(self) -> int | None:
+        """Replicas that the configuration fixes, or None when the machine decides."""
+        if self.distribution.gpus is not None:
+            return len(self.distribution.gpus)
+        return self.distribution.replicas
+
+    def bn_groups(self, replicas: int) -> int:
+        """Batch-norm groups within each of `replicas` replicas.
+
+        ShuffleBN moves keys between replicas, which does nothing on one; there the
+        batch is split into 8 groups, as in the reference's CIFAR-10 notebook.
+        """
+        if self.method.bn_groups is not None:
+            return self.method.bn_groups
+        return 8 if replicas == 1 else 1
+
+    @property
+    def monitor_train(self) -> Data:
+        """Where the monitor's labelled reference images come from."""
+        return self._monitor_data(self.monitor.train_split)
+
+    @property
+    def monitor_test(self) -> Data:
+        """Where the monitor's test images come from."""
+        return self._monitor_data(self.monitor.test_split)
+
+    def _monitor_data(self, split: str) -> Data:
+        monitor, data = self.monitor, self.data
+        same = monitor.source in (None, data.source)
+        # A name or folder of another kind of source would mean something else there.
+        inherited = data if same else Data()
+        return dataclasses.replace(
+            data,
+            source=monitor.source or data.source,
+            name=monitor.name or inherited.name,
+            data_dir=monitor.data_dir or inherited.data_dir,
+            manual_dir=monitor.manual_dir or inherited.manual_dir,
+            split=split,
+        )

@@ -1,0 +1,16 @@
+"""Sources of images and the host side of the input pipeline."""
+
+from moco_tf.data.glyphs import glyphs
+from moco_tf.data.pipeline import labelled_batches, steps_per_epoch, two_views
+from moco_tf.data.sources import DataError, Source, from_arrays, open_source
+
+__all__ = [
+    "DataError",
+    "Source",
+    "from_arrays",
+    "glyphs",
+    "labelled_batches",
+    "open_source",
+    "steps_per_epoch",
+    "two_views",
+]

@@ -1,0 +1,162 @@
+"""Decoding, random crops and resizing of one image, without Python per image."""
+
+from __future__ import annotations
+
+import math
+
+import tensorflow as tf
+
+ATTEMPTS = 10
+DRAWS = 2 * ATTEMPTS + 2
+
+
+def decode(image: tf.Tensor, channels: int) -> tf.Tensor:
+    """Decodes an element's image.
+
+    Args:
+        image: encoded JPEG or PNG (scalar string), or uint8 (height, width, channels).
+        channels: 1, 3 or 4 for encoded images.
+
+    Returns:
+        uint8 (height, width, channels). TensorFlow's default JPEG decoding is 1 grey
+        level off Pillow's; the accurate one used here costs no time that we could
+        measure.
+    """
+    if image.dtype != tf.string:
+        return tf.ensure_shape(image, (None, None, channels))
+    if channels == 4:
+        # JPEG has no alpha: opaque, as PNG without alpha is decoded.
+        decoded = tf.cond(
+            tf.io.is_jpeg(image),
+            lambda: tf.pad(
+                _decode(image, 3), [[0, 0], [0, 0], [0, 1]], constant_values=255
+            ),
+            lambda: tf.io.decode_png(image, channels=4),
+        )
+    else:
+        decoded = _decode(image, channels)
+    return tf.ensure_shape(decoded, (None, None, channels))
+
+
+def _decode(image: tf.Tensor, channels: int) -> tf.Tensor:
+    # The kernel looks at the first bytes and takes PNG as well.
+    return tf.io.decode_jpeg(image, channels=channels, dct_method="INTEGER_ACCURATE")
+
+
+def random_boxes(
+    uniforms: tf.Tensor,
+    height: tf.Tensor,
+    width: tf.Tensor,
+    scale: tuple[float, float],
+    ratio: tuple[float, float],
+) -> tf.Tensor:
+    """Turns uniform numbers into boxes as torchvision's RandomResizedCrop draws them.
+
+    All attempts are drawn at once and the first that fits is taken; where none fits,
+    it is the central box with the nearest allowed ratio.
+
+    Args:
+        uniforms: float32 (views, DRAWS), in [0, 1).
+        height: int32 scalar, of the image.
+        width: int32 scalar.
+        scale: least and greatest share of the image's area.
+        ratio: least and greatest width/height; drawn log-uniformly.
+
+    Returns:
+        int32 (views, 4): top, left, height, width.
+
+    Source: torchvision.transforms.RandomResizedCrop.get_params.
+    """
+    rows, columns = tf.cast(height, tf.float32), tf.cast(width, tf.float32)
+    low, high = math.log(ratio[0]), math.log(ratio[1])
+    area = rows * columns * (scale[0] + (scale[1] - scale[0]) * uniforms[:, :ATTEMPTS])
+    aspect = tf.exp(low + (high - low) * uniforms[:, ATTEMPTS : 2 * ATTEMPTS])
+    # tf.round takes halves to the even number, as Python does.
+    widths = tf.round(tf.sqrt(area * aspect))
+    heights = tf.round(tf.sqrt(area / aspect))
+    fits = (widths > 0) & (widths <= columns) & (heights > 0) & (heights <= rows)
+    # One more attempt that always fits.
+    fits = tf.pad(tf.cast(fits, tf.int32), [[0, 0], [0, 1]], constant_values=1)
+    chosen = tf.argmax(fits, axis=1, output_type=tf.int32)
+    fallback_height = tf.minimum(rows, tf.round(columns / ratio[0]))
+    fallback_width = tf.minimum(columns, tf.round(rows * ratio[1]))
+    views = uniforms.shape[0]
+
+    def choose(values, fallback):
+        values = tf.concat([values, tf.fill((views, 1), fallback)], axis=1)
+        return tf.gather(values, chosen, axis=1, batch_dims=1)
+
+    box_height = choose(heights, fallback_height)
+    box_width = choose(widths, fallback_width)
+    room = tf.stack([rows - box_height, columns - box_width], axis=1)
+    # The minimum: in float32, u * n can round up to n.
+    random = tf.minimum(tf.floor(uniforms[:, 2 * ATTEMPTS :] * (room + 1.0)), room)
+    central = (chosen == ATTEMPTS)[:, None]
+    corner = tf.where(central, tf.floor(room / 2.0), random)
+    sides = tf.stack([box_height, box_width], axis=1)
+    return tf.cast(tf.concat([corner, sides], axis=1), tf.int32)
+
+
+def resize(image: tf.Tensor, height: tf.Tensor, width: tf.Tensor) -> tf.Tensor:
+    """Resizes with Pillow's bilinear filter, which averages when it reduces.
+
+    Args:
+        image: uint8 (rows, columns, channels).
+        height: int32 scalar or int, of the result.
+        width: the same.
+
+    Returns:
+        uint8 (height, width, channels), at most 1 grey level off Pillow.
+    """
+    size = tf.stack([height, width])
+    factor = tf.cast(size, tf.float32) / tf.cast(tf.shape(image)[:2], tf.float32)
+    # What tf.image.resize(antialias=True) calls; directly, it takes uint8 as it is.
+    resized = tf.raw_ops.ScaleAndTranslate(
+        images=image[None],
+        size=size,
+        scale=factor,
+        translation=tf.zeros(2),
+        kernel_type="triangle",
+        antialias=True,
+    )
+    return tf.cast(resized[0] + 0.5, tf.uint8)
+
+
+def resized_crop(image: tf.Tensor, box: tf.Tensor, size: int) -> tf.Tensor:
+    """Cuts a box out and resizes it; pixels outside the box do not leak in.
+
+    Args:
+        image: uint8 (rows, columns, channels).
+        box: int32 (4,): top, left, height, width.
+        size: side of the result.
+
+    Returns:
+        uint8 (size, size, channels).
+    """
+    channels = image.shape[-1]
+    box = tf.unstack(box)
+    begin, extent = tf.stack([box[0], box[1], 0]), tf.stack([box[2], box[3], channels])
+    crop = resize(tf.slice(image, begin, extent), size, size)
+    return tf.ensure_shape(crop, (size, size, channels))
+
+
+def centre_crop(image: tf.Tensor, shorter: int, size: int) -> tf.Tensor:
+    """Resizes the shorter side, then cuts out the central square, as torchvision does.
+
+    Args:
+        image: uint8 (rows, columns, channels).
+        shorter: length of the shorter side before the cut, at least `size`.
+        size: side of the result.
+
+    Returns:
+        uint8 (size, size, channels).
+    """
+    channels = image.shape[-1]
+    sides = tf.shape(image)[:2]
+    # Integer division: torchvision truncates the longer side.
+    target = shorter * sides // tf.reduce_min(sides)
+    image = resize(image, target[0], target[1])
+    room = tf.cast(target - size, tf.float32)
+    corner = tf.cast(tf.round(room / 2.0), tf.int32)
+    begin = tf.concat([corner, [0]], axis=0)
+    return tf.slice(image, begin, (size, size, channels))

@@ -1,0 +1,288 @@
+"""From a source to batches of two views, or of labelled images."""
+
+from __future__ import annotations
+
+import tensorflow as tf
+
+from moco_tf.data.crops import DRAWS, centre_crop, decode, random_boxes, resized_crop
+from moco_tf.data.sources import DataError, Source, check_channels
+
+# What a random number is for: each purpose has its own stream of keys.
+_ORDER, _VIEWS, _SHUFFLE_KEYS = range(3)
+
+
+def steps_per_epoch(source: Source, batch_size: int) -> int:
+    """Whole batches in an epoch; the rest is dropped, other examples each time.
+
+    Args:
+        source: the examples.
+        batch_size: the global batch.
+
+    Returns:
+        At least 1.
+
+    Raises:
+        DataError: the source is smaller than one batch.
+    """
+    steps = source.num_examples // batch_size
+    if not steps:
+        raise DataError(
+            f"batch_size={batch_size} is more than the {source.num_examples} examples "
+            f"of the source; use at most {source.num_examples}, or more images."
+        )
+    return steps
+
+
+def two_views(
+    source: Source,
+    *,
+    batch_size: int,
+    image_size: int,
+    channels: int = 3,
+    crop_scale: tuple[float, float] = (0.2, 1.0),
+    crop_ratio: tuple[float, float] = (3 / 4, 4 / 3),
+    seed: int = 0,
+    start_step: int = 0,
+    epochs: int | None = None,
+    shuffle_buffer: int = 50_000,
+    cache: bool = False,
+    parallel_calls: int | None = None,
+    shards: tuple[int, int] = (1, 0),
+    shuffle_keys: bool = True,
+) -> tf.data.Dataset:
+    """Batches of two random crops of each image, for contrastive pretraining.
+
+    Each image is decoded once and cropped twice. Every random number is a function of
+    (seed, epoch, example id, view) or of (seed, step): the same arguments give the
+    same batches, however many threads make them, and a stream started at a later step
+    equals the rest of one that was not interrupted. Flips and colours are not done
+    here but on the device.
+
+    ShuffleBN: the key views are permuted within the batch, so that replicas (or groups)
+    normalise a query and its key with different images. ``key[n]`` is a view of the
+    image of ``query[position[n]]``; ``tf.gather(keys, tf.argsort(position))`` restores
+    the order of the queries.
+
+    Args:
+        source: the images.
+        batch_size: images in a global batch, over all hosts.
+        image_size: side of the crops.
+        channels: of the crops.
+        crop_scale: least and greatest share of the image's area in a crop.
+        crop_ratio: least and greatest width/height of a crop.
+        seed: any integer of 63 bits.
+        start_step: global step of the first batch.
+        epochs: the stream ends after so many, counted from step 0; None: never.
+        shuffle_buffer: elements held to shuffle from, where the source cannot read
+            any example at once (where it can, the whole epoch is shuffled).
+        cache: keep the elements in memory, undecoded: photos are 10 times smaller
+            that way, and tiny images decode in no time. No use for arrays.
+        parallel_calls: images processed at once; None: TensorFlow tunes it.
+        shards: number of hosts and index of this one. Each takes its
+            batch_size / hosts rows of every global batch and permutes keys among
+            these; `position` counts in the global batch.
+        shuffle_keys: False leaves the keys in the order of the queries.
+
+    Returns:
+        A dataset of dicts: "query" and "key" uint8 (n, image_size, image_size,
+        channels), "position" int32 (n,), "id" int64 (n,) of the queries, "query_seed"
+        and "key_seed" int32 (n, 2), a seed per image and view for the augmentation,
+        the latter in the order of the keys. n is batch_size / hosts. Every epoch has
+        `steps_per_epoch` batches and another order.
+
+    Raises:
+        DataError: the source is smaller than a batch, its channels are others, or
+            batch_size does not divide among the hosts.
+    """
+    check_channels(source, channels)
+    steps = steps_per_epoch(source, batch_size)
+    hosts, host = shards
+    if batch_size % hosts:
+        raise DataError(
+            f"batch_size={batch_size} does not divide among {hosts} hosts; use a "
+            f"multiple of {hosts}."
+        )
+    rows = batch_size // hosts
+    order = _Order(source, batch_size, shards, seed, shuffle_buffer, cache)
+    last = epochs if epochs is not None else tf.int64.max
+    first_epoch, first_step = divmod(start_step, steps)
+
+    def epoch_elements(epoch):
+        skipped = tf.where(epoch == first_epoch, tf.constant(first_step, tf.int64), 0)
+        view_key = _key(seed, _VIEWS, epoch)
+        elements = order.elements(epoch, skipped)
+        return elements.map(lambda element: {**element, "view_key": view_key})
+
+    def views(element):
+        if source.load is not None and not order.streams:
+            element = {**source.load(element["id"]), "view_key": element["view_key"]}
+        image = decode(element["image"], channels)
+        bits = tf.random.stateless_uniform(
+            (2, DRAWS + 2),
+            tf.stack([element["view_key"], element["id"]]),
+            minval=None,
+            maxval=None,
+            dtype=tf.int32,
+        )
+        # The sign bit dropped, 24 of the others kept: exact in float32.
+        words = tf.bitwise.right_shift(bits[:, 2:] & 0x7FFFFFFF, 7)
+        uniforms = tf.cast(words, tf.float32) * 2.0**-24
+        shape = tf.shape(image)
+        boxes = random_boxes(uniforms, shape[0], shape[1], crop_scale, crop_ratio)
+        return {
+            "query": resized_crop(image, boxes[0], image_size),
+            "key": resized_crop(image, boxes[1], image_size),
+            "id": element["id"],
+            "query_seed": bits[0, :2],
+            "key_seed": bits[1, :2],
+        }
+
+    def permute(step, batch):
+        permutation = tf.range(rows)
+        if shuffle_keys:
+            stream = tf.stack([_key(seed, _SHUFFLE_KEYS, step), host])
+            permutation = tf.argsort(tf.random.stateless_uniform((rows,), stream))
+        return {
+            **batch,
+            "key": tf.gather(batch["key"], permutation),
+            "key_seed": tf.gather(batch["key_seed"], permutation),
+            "position": permutation + host * rows,
+        }
+
+    dataset = tf.data.Dataset.range(first_epoch, last).flat_map(epoch_elements)
+    calls = parallel_calls or tf.data.AUTOTUNE
+    dataset = dataset.map(views, num_parallel_calls=calls, deterministic=True)
+    dataset = dataset.batch(rows, drop_remainder=True)
+    dataset = dataset.enumerate(start_step).map(permute)
+    return dataset.prefetch(tf.data.AUTOTUNE).with_options(_options())
+
+
+def labelled_batches(
+    source: Source,
+    *,
+    batch_size: int,
+    image_size: int,
+    resize: int | None = None,
+    channels: int = 3,
+    max_examples: int | None = None,
+) -> tf.data.Dataset:
+    """Batches of whole images for evaluation, in the source's order.
+
+    Args:
+        source: the images, labelled or not.
+        batch_size: images in a batch; the last one may have fewer.
+        image_size: side of the central crop.
+        resize: length that the shorter side is resized to before; None is
+            image_size * 256 / 224 from 64 pixels on (the ImageNet protocol), and
+            image_size below (the CIFAR protocol).
+        channels: of the images.
+        max_examples: take only the first ones.
+
+    Returns:
+        A dataset of dicts: "image" uint8 (n, image_size, image_size, channels),
+        "label" int64 (n,), -1 when unlabelled, "id" int64 (n,).
+
+    Raises:
+        DataError: the source's channels are others, or resize is below image_size.
+    """
+    check_channels(source, channels)
+    if resize is None:
+        resize = int(image_size * 256 / 224) if image_size >= 64 else image_size
+    if resize < image_size:
+        raise DataError(
+            f"resize={resize} is below image_size={image_size}, so the crop would not "
+            "fit; make it at least as large."
+        )
+
+    def prepare(element):
+        image = decode(element["image"], channels)
+        return {**element, "image": centre_crop(image, resize, image_size)}
+
+    dataset = source.dataset
+    if max_examples is not None:
+        dataset = dataset.take(max_examples)
+    dataset = dataset.map(
+        prepare, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
+    )
+    dataset = dataset.batch(batch_size).prefetch(tf.data.AUTOTUNE)
+    return dataset.with_options(_options())
+
+
+class _Order:
+    """Which elements a host sees in an epoch, in which order."""
+
+    def __init__(self, source, batch_size, shards, seed, shuffle_buffer, cache):
+        self.source, self.seed = source, seed
+        self.batch_size, self.shards = batch_size, shards
+        self.steps = steps_per_epoch(source, batch_size)
+        in_memory = source.channels is not None and source.load is not None
+        cache = cache and not in_memory
+        # A cached set is read from front to back, and shuffled as a stream.
+        self.streams = cache or source.load is None
+        self.cached = source.dataset.cache() if cache else None
+        self.buffer = source.num_examples if cache else shuffle_buffer
+        self.buffer = max(1, min(self.buffer, source.num_examples))
+
+    def elements(self, epoch, skipped):
+        """The epoch's elements (only their ids where the source loads by id).
+
+        Args:
+            epoch: int64 scalar.
+            skipped: int64 scalar, steps at the start of the epoch that are left out.
+        """
+        key = _key(self.seed, _ORDER, epoch)
+        return self._stream(key, skipped) if self.streams else self._ids(key, skipped)
+
+    def _ids(self, key, skipped):
+        hosts, host = self.shards
+        noise = tf.random.stateless_uniform(
+            (self.source.num_examples,),
+            tf.stack([key, 0]),
+            minval=None,
+            maxval=None,
+            dtype=tf.int64,
+        )
+        ids = tf.argsort(noise)[: self.steps * self.batch_size]
+        ids = tf.reshape(ids, (self.steps, hosts, self.batch_size // hosts))
+        ids = tf.reshape(ids[skipped:, host], (-1,))
+        return tf.data.Dataset.from_tensor_slices({"id": tf.cast(ids, tf.int64)})
+
+    def _stream(self, key, skipped):
+        hosts, host = self.shards
+        # The order must not depend on tf.random.set_seed, which tf.data mixes in; this
+        # sets the seed of the graph that the epoch's function is traced into, only.
+        tf.compat.v1.set_random_seed(1)
+        if self.cached is not None:
+            dataset = self.cached
+        elif self.source.shuffled is not None:
+            dataset = self.source.shuffled(key)
+        else:
+            dataset = self.source.dataset
+        dataset = dataset.shuffle(self.buffer, seed=key, reshuffle_each_iteration=False)
+        dataset = dataset.take(self.steps * self.batch_size)
+        dataset = dataset.skip(skipped * self.batch_size)
+        if hosts == 1:
+            return dataset
+        rows = self.batch_size // hosts
+        dataset = dataset.enumerate()
+        dataset = dataset.filter(
+            lambda index, _: index % self.batch_size // rows == host
+        )
+        return dataset.map(lambda _, element: element)
+
+
+def _key(seed: int, purpose: int, counter: tf.Tensor) -> tf.Tensor:
+    """An int64 scalar for each (seed, purpose, counter)."""
+    stream = tf.stack([tf.constant(seed, tf.int64), counter * 4 + purpose])
+    return tf.random.stateless_uniform(
+        (), stream, minval=None, maxval=None, dtype=tf.int64
+    )
+
+
+def _options() -> tf.data.Options:
+    options = tf.data.Options()
+    options.deterministic = True
+    # Hosts take their share by `shards`, not by guessing from files.
+    policy = tf.data.experimental.AutoShardPolicy.OFF
+    options.experimental_distribute.auto_shard_policy = policy
+    return options

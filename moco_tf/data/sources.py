@@ -1,0 +1,195 @@
+"""Where images come from: one plain value for every kind of data set."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Callable
+
+import numpy as np
+import tensorflow as tf
+
+
+class DataError(ValueError):
+    """A mistake in the data or in how it was asked for, told in one sentence."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """A data set of images before decoding.
+
+    An element is a dict of scalars and one image::
+
+        {"image": encoded JPEG or PNG (string), or uint8 (height, width, channels),
+         "id": int64, the example's index in the split, the same in every order,
+         "label": int64, -1 when unlabelled}
+
+    Attributes:
+        dataset: The elements once, in the same order every time.
+        num_examples: How many there are, exactly.
+        num_classes: Number of classes, 0 when unlabelled.
+        class_names: A name per class, empty when unlabelled.
+        channels: Channels of the images where they are arrays; None where they are
+            encoded, which decode to 1, 3 or 4 as asked.
+        load: int64 id -> element, where the source can read any example at once (a
+            folder, an array). The pipeline then shuffles perfectly and resumes freely.
+        shuffled: int64 scalar seed -> all elements in an order of that seed, where the
+            source can shuffle coarsely (the files of a TFDS set); a shuffle buffer
+            does the rest.
+    """
+
+    dataset: tf.data.Dataset
+    num_examples: int
+    num_classes: int = 0
+    class_names: tuple[str, ...] = ()
+    channels: int | None = None
+    load: Callable[[tf.Tensor], dict[str, tf.Tensor]] | None = None
+    shuffled: Callable[[tf.Tensor], tf.data.Dataset] | None = None
+
+
+def from_arrays(
+    images: np.ndarray,
+    labels: np.ndarray | None = None,
+    class_names: Sequence[str] = (),
+) -> Source:
+    """Makes a source of images in memory, of any number of channels.
+
+    Args:
+        images: uint8 (count, height, width, channels), count at least 1.
+        labels: int (count,), from 0; None when unlabelled.
+        class_names: a name per class; by default the numbers themselves.
+
+    Returns:
+        A source that reads any example at once.
+
+    Raises:
+        DataError: the arrays' shapes or dtypes are others.
+    """
+    images = np.asarray(images)
+    if images.dtype != np.uint8 or images.ndim != 4 or not len(images):
+        raise DataError(
+            f"from_arrays got images of dtype {images.dtype} and shape {images.shape}; "
+            "give uint8 (count, height, width, channels) with at least one image."
+        )
+    count = len(images)
+    if labels is None:
+        label_values, num_classes, names = np.full(count, -1, np.int64), 0, ()
+    else:
+        label_values = np.asarray(labels)
+        if label_values.shape != (count,) or label_values.dtype.kind not in "iu":
+            raise DataError(
+                f"from_arrays got labels of dtype {label_values.dtype} and shape "
+                f"{label_values.shape} for {count} images; give one integer per image."
+            )
+        label_values = label_values.astype(np.int64)
+        num_classes = max(int(label_values.max()) + 1, len(class_names))
+        names = tuple(class_names) or tuple(str(i) for i in range(num_classes))
+    if label_values.min() < 0 and labels is not None:
+        raise DataError(
+            f"from_arrays got the label {label_values.min()}; labels count from 0 "
+            "(leave labels out for unlabelled images)."
+        )
+    image_tensor, label_tensor = tf.constant(images), tf.constant(label_values)
+
+    def load(example_id):
+        return {
+            "image": image_tensor[example_id],
+            "id": example_id,
+            "label": label_tensor[example_id],
+        }
+
+    dataset = tf.data.Dataset.range(count).map(load)
+    channels = int(images.shape[-1])
+    return Source(dataset, count, num_classes, names, channels=channels, load=load)
+
+
+def open_source(
+    kind: str,
+    split: str,
+    *,
+    name: str | None = None,
+    data_dir: str | None = None,
+    manual_dir: str | None = None,
+    labelled: bool | None = None,
+    channels: int = 3,
+    max_unreadable: float = 0.01,
+) -> Source:
+    """Opens a data set by name.
+
+    Args:
+        kind: "glyphs" (embedded), "tfds" (TensorFlow Datasets) or "folder".
+        split: which part; "train" and "test" for glyphs, TFDS notation such as
+            "train[:10%]" for tfds, the name of a sub-folder for folder.
+        name: TFDS name; only for tfds.
+        data_dir: root of the prepared TFDS sets, or the folder of images.
+        manual_dir: where TFDS finds archives that the user fetched.
+        labelled: True where labels are needed (an error when there are none), False
+            to leave them out, None to take them where they exist.
+        channels: what the images will be decoded to.
+        max_unreadable: share of unreadable images in a folder above which it is an
+            error; one is always allowed.
+
+    Returns:
+        The source.
+
+    Raises:
+        DataError: it cannot be opened; the sentence says why and what to do.
+    """
+    # Imported here: TensorFlow Datasets takes seconds, and not every run needs it.
+    if kind == "glyphs":
+        from moco_tf.data.glyphs import glyphs
+
+        source = glyphs(split)
+    elif kind == "tfds":
+        from moco_tf.data.tfds import open_tfds
+
+        source = open_tfds(name, split, data_dir=data_dir, manual_dir=manual_dir)
+    elif kind == "folder":
+        from moco_tf.data.folder import open_folder
+
+        source = open_folder(
+            data_dir, split, channels=channels, max_unreadable=max_unreadable
+        )
+    else:
+        raise DataError(f"source={kind!r} is not known; use glyphs, tfds or folder.")
+    check_channels(source, channels)
+    if labelled and not source.num_classes:
+        raise DataError(
+            f"{_describe(kind, name, data_dir)} has no labels in split {split!r}, but "
+            "kNN and the linear probe need them; name a labelled set for these, or "
+            "switch them off."
+        )
+    return _without_labels(source) if labelled is False else source
+
+
+def check_channels(source: Source, channels: int) -> None:
+    """Raises DataError unless the source's images can have so many channels."""
+    if source.channels is None and channels not in (1, 3, 4):
+        raise DataError(
+            f"channels={channels} cannot be decoded from JPEG or PNG; use 1, 3 or 4, "
+            "or a source of arrays."
+        )
+    if source.channels is not None and source.channels != channels:
+        raise DataError(
+            f"channels={channels} differs from the {source.channels} channels of the "
+            f"source's arrays; set channels={source.channels}."
+        )
+
+
+def _describe(kind: str, name: str | None, data_dir: str | None) -> str:
+    detail = {"tfds": name, "folder": data_dir}.get(kind)
+    return f"The {kind} set {detail!r}" if detail else f"The {kind} set"
+
+
+def _without_labels(source: Source) -> Source:
+    def strip(element):
+        return {**element, "label": tf.constant(-1, tf.int64)}
+
+    load, shuffled = source.load, source.shuffled
+    return Source(
+        source.dataset.map(strip),
+        source.num_examples,
+        channels=source.channels,
+        load=load and (lambda example_id: strip(load(example_id))),
+        shuffled=shuffled and (lambda seed: shuffled(seed).map(strip)),
+    )

@@ -1,0 +1,186 @@
+"""Any image data set of TensorFlow Datasets, read without decoding."""
+
+from __future__ import annotations
+
+import pathlib
+
+import numpy as np
+import tensorflow as tf
+import tensorflow_datasets as tfds
+
+from moco_tf.data.sources import DataError, Source
+
+_IMAGENET = ("ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar")
+_INTERLEAVED_FILES = 16
+
+
+def open_tfds(
+    name: str | None,
+    split: str,
+    *,
+    data_dir: str | None = None,
+    manual_dir: str | None = None,
+) -> Source:
+    """Opens a split of a TFDS data set, preparing the set first where it must be.
+
+    Args:
+        name: such as "cifar10", "imagenet2012" or "imagenet2012_subset/1pct".
+        split: such as "train", "train[:10%]" or "train+test".
+        data_dir: root of the prepared sets; None is TFDS's own, ~/tensorflow_datasets.
+        manual_dir: where archives lie that must be fetched by hand; None is
+            DATA_DIR/downloads/manual.
+
+    Returns:
+        The source: ids count through the split in the order of its files; labels are
+        the feature "label", where there is one.
+
+    Raises:
+        DataError: wrong name, data missing and not to be had, wrong split, or no
+            feature "image".
+    """
+    if not name:
+        raise DataError("name is missing for source tfds; give one such as cifar10.")
+    builder = _open_builder(name, data_dir)
+    if not builder.is_prepared():
+        _prepare(builder, name, manual_dir)
+    split_info = _find_split(builder, name, split)
+    features = builder.info.features
+    # Not every top-level feature is a dict, and TFDS's dict has no get().
+    names = tuple(features) if isinstance(features, tfds.features.FeaturesDict) else ()
+    image = features["image"] if "image" in names else None
+    kinds = (tfds.features.Image, tfds.features.Tensor)
+    is_image = isinstance(image, kinds) and len(image.shape) == 3
+    if not is_image or image.np_dtype != np.uint8:
+        raise DataError(
+            f"The TFDS set {name!r} has no feature 'image' of 8-bit images among "
+            f"{', '.join(names) or features}; choose an image set such as cifar10."
+        )
+    label = features["label"] if "label" in names else None
+    is_labelled = isinstance(label, tfds.features.ClassLabel)
+    is_encoded = isinstance(image, tfds.features.Image)
+    wanted = {"image": True, **({"label": True} if is_labelled else {})}
+    decoders = tfds.decode.PartialDecoding(
+        wanted, {"image": tfds.decode.SkipDecoding()} if is_encoded else None
+    )
+
+    def element(example_id, example):
+        label = example["label"] if is_labelled else tf.constant(-1, tf.int64)
+        return {"image": example["image"], "id": example_id, "label": label}
+
+    # One file after the other: the order, and so each id, is the same everywhere.
+    config = tfds.ReadConfig(interleave_cycle_length=1, try_autocache=False)
+    dataset = builder.as_dataset(
+        split=split, decoders=decoders, read_config=config, shuffle_files=False
+    )
+    return Source(
+        dataset.enumerate().map(element),
+        split_info.num_examples,
+        label.num_classes if is_labelled else 0,
+        tuple(label.names) if is_labelled else (),
+        channels=None if is_encoded else int(image.shape[-1]),
+        shuffled=_shuffled(builder, split_info, decoders, element),
+    )
+
+
+def _open_builder(name, data_dir):
+    try:
+        return tfds.builder(name, data_dir=data_dir)
+    # TFDS raises errors of many types, some of them only in some versions.
+    except Exception as error:
+        where = f" nor in {data_dir}" if data_dir else ""
+        raise DataError(
+            f"name={name!r} is not a data set that TensorFlow Datasets knows{where} "
+            f"({_first_line(error)}); the names are listed at "
+            "https://www.tensorflow.org/datasets/catalog."
+        ) from error
+
+
+def _prepare(builder, name, manual_dir):
+    root = pathlib.Path(builder.data_dir)
+    if builder.name in ("imagenet2012", "imagenet2012_subset"):
+        place = pathlib.Path(manual_dir) if manual_dir else _manual_default(builder)
+        missing = [file for file in _IMAGENET if not (place / file).is_file()]
+        if missing:
+            raise DataError(
+                f"ImageNet is not prepared in {root} and cannot be downloaded freely: "
+                f"get {' and '.join(_IMAGENET)} from https://image-net.org and put "
+                f"them into {place} ({' and '.join(missing)} missing there), or set "
+                "manual_dir to where they are."
+            )
+    config = tfds.download.DownloadConfig(manual_dir=manual_dir)
+    try:
+        builder.download_and_prepare(download_config=config)
+    except Exception as error:
+        raise DataError(
+            f"The TFDS set {name!r} is not in {root} and could not be downloaded and "
+            f"prepared there ({_first_line(error)}); prepare it where there is a "
+            "network, or set data_dir to where it is."
+        ) from error
+
+
+def _manual_default(builder):
+    # TFDS resolves it from the root of all sets.
+    return pathlib.Path(builder._data_dir_root) / "downloads" / "manual"
+
+
+def _find_split(builder, name, split):
+    try:
+        info = builder.info.splits[split]
+        count = info.num_examples
+    except Exception as error:
+        raise DataError(
+            f"split={split!r} is not in the TFDS set {name!r} ({_first_line(error)}); "
+            f"it has {', '.join(builder.info.splits)}, and parts such as train[:10%]."
+        ) from error
+    if not count:
+        raise DataError(
+            f"split={split!r} of the TFDS set {name!r} has no examples; take more of "
+            f"{', '.join(builder.info.splits)}."
+        )
+    return info
+
+
+def _first_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    text = lines[0] if lines else type(error).__name__
+    return text[:200].rstrip(".:")
+
+
+def _shuffled(builder, split_info, decoders, element):
+    """How to read the files in random order, or None where that is no use."""
+    files = split_info.file_instructions
+    if len(files) < 2 or builder.info.file_format.value != "tfrecord":
+        return None
+    names = tf.constant([str(file.filename) for file in files])
+    skips = tf.constant([file.skip for file in files], tf.int64)
+    takes = [
+        file.examples_in_shard - file.skip if file.take == -1 else file.take
+        for file in files
+    ]
+    takes = tf.constant(takes, tf.int64)
+    first_ids = tf.cumsum(takes, exclusive=True)
+    features = builder.info.features
+
+    def read(index):
+        records = tf.data.TFRecordDataset(names[index])
+        records = records.skip(skips[index]).take(takes[index])
+        return records.enumerate(first_ids[index])
+
+    def parse(example_id, record):
+        example = features.deserialize_example(record, decoders=decoders)
+        return element(example_id, example)
+
+    def shuffled(seed):
+        noise = tf.random.stateless_uniform((len(files),), tf.stack([seed, 1]))
+        order = tf.argsort(noise)
+        dataset = tf.data.Dataset.from_tensor_slices(order)
+        dataset = dataset.interleave(
+            read,
+            cycle_length=_INTERLEAVED_FILES,
+            block_length=16,
+            num_parallel_calls=tf.data.AUTOTUNE,
+            deterministic=True,
+        )
+        return dataset.map(parse, num_parallel_calls=tf.data.AUTOTUNE)
+
+    return shuffled

@@ -1,0 +1,116 @@
+"""Replicas: choosing a strategy, gathering over replicas, undoing a shuffle."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Sequence
+
+import tensorflow as tf
+
+log = logging.getLogger("moco_tf")
+
+
+class DistributionError(ValueError):
+    """The machine cannot give the replicas that were asked for."""
+
+
+def make_strategy(
+    replicas: int | None = None, gpus: Sequence[int] | None = None
+) -> tf.distribute.Strategy:
+    """Chooses how training is spread over devices.
+
+    Args:
+        replicas: how many devices; None takes every visible GPU, or the CPU
+            once. On a machine without GPUs, N logical CPU devices are made, a
+            rehearsal of an N-GPU run.
+        gpus: indices of the GPUs to use; None allows all.
+
+    Returns:
+        The default strategy for one device, `MirroredStrategy` for several, and
+        `MultiWorkerMirroredStrategy` when TF_CONFIG names several workers.
+
+    Raises:
+        DistributionError: if there are fewer devices than asked for.
+    """
+    present = tf.config.list_physical_devices("GPU")
+    if gpus is not None:
+        wrong = [index for index in gpus if not 0 <= index < len(present)]
+        if wrong:
+            raise DistributionError(
+                f"distribution.gpus={list(gpus)} names GPU {wrong[0]}, but this "
+                f"machine shows {len(present)}; use indices below {len(present)} "
+                "or leave distribution.gpus out."
+            )
+        present = [present[index] for index in gpus]
+        tf.config.set_visible_devices(present, "GPU")
+    for gpu in present:
+        tf.config.experimental.set_memory_growth(gpu, True)
+    if "TF_CONFIG" in os.environ:
+        return tf.distribute.MultiWorkerMirroredStrategy()
+    count = replicas or max(1, len(present))
+    if present and count > len(present):
+        raise DistributionError(
+            f"distribution.replicas={count} is more than the {len(present)} "
+            f"visible GPUs; use at most {len(present)}."
+        )
+    if count == 1:
+        return tf.distribute.get_strategy()
+    if not present:
+        _make_logical_cpus(count)
+        # Collectives are numbered per strategy and clash between two strategies of a
+        # process; on the CPU a plain reduction costs no more.
+        return tf.distribute.MirroredStrategy(
+            [f"CPU:{i}" for i in range(count)],
+            cross_device_ops=tf.distribute.ReductionToOneDevice(),
+        )
+    return tf.distribute.MirroredStrategy([f"GPU:{i}" for i in range(count)])
+
+
+def _make_logical_cpus(count: int) -> None:
+    cpu = tf.config.list_physical_devices("CPU")[0]
+    try:
+        tf.config.set_logical_device_configuration(
+            cpu, [tf.config.LogicalDeviceConfiguration()] * count
+        )
+    except RuntimeError:  # TensorFlow is already running with its devices
+        present = len(tf.config.list_logical_devices("CPU"))
+        if present < count:
+            raise DistributionError(
+                f"distribution.replicas={count} needs {count} logical CPU devices, "
+                f"but TensorFlow has already started with {present}; ask for the "
+                "replicas before anything else uses TensorFlow."
+            ) from None
+
+
+def gather(value: tf.Tensor) -> tf.Tensor:
+    """Joins the replicas' values along axis 0, in replica order.
+
+    Call it in replica context; every replica gets the whole.
+    """
+    context = tf.distribute.get_replica_context()
+    if context.num_replicas_in_sync == 1:
+        return value
+    return context.all_gather(value, axis=0)
+
+
+def own_share(value: tf.Tensor, count: int) -> tf.Tensor:
+    """This replica's `count` rows of a value that every replica has whole."""
+    context = tf.distribute.get_replica_context()
+    if context.num_replicas_in_sync == 1:
+        return value
+    start = tf.convert_to_tensor(context.replica_id_in_sync_group) * count
+    return value[start : start + count]
+
+
+def unshuffle(values: tf.Tensor, position: tf.Tensor) -> tf.Tensor:
+    """Puts rows back where they were before a permutation.
+
+    Args:
+        values: (count, dim), row n belongs at `position[n]`.
+        position: int32 (count,), a permutation of 0 .. count - 1.
+
+    Returns:
+        (count, dim), in the original order.
+    """
+    return tf.gather(values, tf.math.invert_permutation(position))

@@ -1,0 +1,25 @@
+"""Backbones and projection heads."""
+
+from moco_tf.encoders.batchnorm import BatchNormalization
+from moco_tf.encoders.heads import clone, pooled, projection_encoder
+from moco_tf.encoders.resnet import (
+    ResNet,
+    ResNet18,
+    ResNet34,
+    ResNet50,
+    ResNet101,
+    ResNet152,
+)
+
+__all__ = [
+    "BatchNormalization",
+    "ResNet",
+    "ResNet18",
+    "ResNet34",
+    "ResNet50",
+    "ResNet101",
+    "ResNet152",
+    "clone",
+    "pooled",
+    "projection_encoder",
+]

@@ -1,0 +1,203 @@
+"""Batch normalisation as the reference keeps it, whole or split into groups."""
+
+from __future__ import annotations
+
+import tensorflow as tf
+from tensorflow import keras
+
+
+@keras.saving.register_keras_serializable(package="moco_tf")
+class BatchNormalization(keras.layers.BatchNormalization):
+    """Batch normalisation over (N, ..., C) in torch's convention.
+
+    Differs from Keras's own layer in four ways: torch's momentum and epsilon are
+    the defaults; the running variance is the unbiased one in every dtype (Keras:
+    only on its fused path); each replica keeps its own running statistics and the
+    first replica's count, as under DistributedDataParallel; and a batch can be
+    split into groups.
+
+    Args:
+        groups: contiguous equal parts of the batch that are normalised each with
+            its own statistics, exactly as that many replicas would do. The running
+            statistics follow the mean over groups. May be set after construction,
+            before the layer is traced.
+        momentum: weight of the old running value; 0.9 is torch's 0.1.
+        epsilon: added to the variance.
+        **kwargs: further arguments of `keras.layers.BatchNormalization`.
+
+    Source: He et al. 2020 (arXiv 1911.05722), section 3.3; groups as `SplitBatchNorm`
+    in the reference's CIFAR-10 demo, which interleaves the groups instead.
+    """
+
+    def __init__(
+        self,
+        groups: int = 1,
+        momentum: float = 0.9,
+        epsilon: float = 1e-5,
+        **kwargs,
+    ):
+        """Takes Keras's arguments, with torch's defaults, and `groups`."""
+        super().__init__(momentum=momentum, epsilon=epsilon, **kwargs)
+        self.groups = groups
+
+    def build(self, input_shape: tf.TensorShape) -> None:
+        """Makes gamma, beta and the running statistics.
+
+        Raises:
+            ValueError: for a setting of Keras's layer that this one does not have.
+        """
+        super().build(input_shape)
+        if (
+            list(self.axis) != [len(input_shape) - 1]
+            or self.synchronized
+            or self.renorm
+            or self.virtual_batch_size
+        ):
+            raise ValueError(
+                f"axis={list(self.axis)}, synchronized={self.synchronized}, "
+                f"renorm={self.renorm}, virtual_batch_size={self.virtual_batch_size} "
+                f"of '{self.name}' are not supported together; only the last axis and "
+                "each replica's own statistics are, so leave them out."
+            )
+
+    def add_weight(self, *args, **kwargs) -> tf.Variable:
+        """As Keras's, but replicas' statistics are read from the first replica."""
+        if kwargs.get("synchronization") == tf.VariableSynchronization.ON_READ:
+            # Keras asks for their mean; DistributedDataParallel keeps rank 0's.
+            kwargs["aggregation"] = tf.VariableAggregation.ONLY_FIRST_REPLICA
+        return super().add_weight(*args, **kwargs)
+
+    def call(self, inputs: tf.Tensor, training: bool | None = None) -> tf.Tensor:
+        """Normalises; in training by the batch, otherwise by running statistics.
+
+        Raises:
+            ValueError: if the batch does not split into `groups` equal parts.
+        """
+        training = self._get_training_value(training)
+        if tf.is_tensor(training):  # while Keras records a functional model
+            return tf.cond(
+                training,
+                lambda: self._by_batch(inputs),
+                lambda: self._by_running_statistics(inputs),
+            )
+        if training:
+            return self._by_batch(inputs)
+        return self._by_running_statistics(inputs)
+
+    def _by_batch(self, inputs):
+        parts = split(inputs, self.groups)
+        normalised = [_normalise(part, self._affine(), self.epsilon) for part in parts]
+        outputs, means, variances = zip(*normalised)
+        self._follow(self.moving_mean, means)
+        self._follow(self.moving_variance, variances)
+        return tf.concat(outputs, axis=0) if len(outputs) > 1 else outputs[0]
+
+    def _by_running_statistics(self, inputs):
+        statistics = self.moving_mean, self.moving_variance
+        return _normalise(inputs, self._affine(), self.epsilon, statistics)[0]
+
+    def _affine(self):
+        """Gamma and beta, or their neutral values where the layer has none."""
+        gamma = tf.ones_like(self.moving_mean) if self.gamma is None else self.gamma
+        beta = tf.zeros_like(self.moving_mean) if self.beta is None else self.beta
+        return gamma, beta
+
+    def _follow(self, variable, values):
+        value = tf.add_n(values) / len(values)
+        variable.assign(self.momentum * variable + (1 - self.momentum) * value)
+
+    def get_config(self) -> dict:
+        """Returns the constructor's arguments."""
+        return {**super().get_config(), "groups": self.groups}
+
+
+def split(batch: tf.Tensor, groups: int) -> list[tf.Tensor]:
+    """Cuts a batch into contiguous equal parts.
+
+    Args:
+        batch: (N, ...).
+        groups: number of parts, which divides N.
+
+    Raises:
+        ValueError: if it does not, or is not positive.
+    """
+    count = batch.shape[0]
+    if groups < 1 or (count or 0) % groups:
+        raise ValueError(
+            f"a batch of {count or 'any size'} does not split into {groups} batch-norm "
+            "groups of one size; change the batch or the groups."
+        )
+    return tf.split(batch, groups) if groups > 1 else [batch]
+
+
+def _normalise(inputs, affine, epsilon, statistics=None):
+    """Returns the outputs, the mean and the unbiased variance, in gamma's dtype."""
+    gamma, beta = affine
+    training = statistics is None
+    mean, variance = statistics or (None, None)
+    if inputs.shape.rank == 4 and inputs.dtype != tf.float64:
+        # The raw operation, as tf.nn's raises epsilon to 1.001e-5.
+        empty = tf.constant([], gamma.dtype)
+        outputs, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
+            x=inputs,
+            scale=gamma,
+            offset=beta,
+            mean=empty if training else mean,
+            variance=empty if training else variance,
+            epsilon=epsilon,
+            is_training=training,
+        )
+        return outputs, mean, variance
+    wide = tf.cast(inputs, gamma.dtype)
+    if training:
+        mean, variance = tf.nn.moments(wide, list(range(inputs.shape.rank - 1)))
+    outputs = tf.nn.batch_normalization(wide, mean, variance, beta, gamma, epsilon)
+    if training:
+        count = tf.size(inputs, tf.int64) // inputs.shape[-1]
+        count = tf.cast(count, variance.dtype)
+        variance *= count / tf.maximum(count - 1, 1)
+    return tf.cast(outputs, inputs.dtype), mean, variance
+
+
+def encode(
+    encoder: keras.Model, images: tf.Tensor, groups: int, training: bool = True
+) -> tf.Tensor:
+    """Runs an encoder with batch-norm statistics of `groups` parts of the batch.
+
+    Encoders made of this module's layers split inside the layers. Any other (KerasCV's
+    backbones) is run once for each part: slower, with the same result but for the
+    running statistics, which then follow the parts one after the other.
+
+    Args:
+        encoder: images -> (N, F).
+        images: (N, H, W, C).
+        groups: number of contiguous equal parts; 1 means the whole batch.
+        training: whether batch norm uses the batch's statistics.
+
+    Returns:
+        (N, F).
+    """
+    layers = [
+        layer
+        for layer in encoder._flatten_layers()
+        if isinstance(layer, keras.layers.BatchNormalization)
+    ]
+    own = [layer for layer in layers if isinstance(layer, BatchNormalization)]
+    for layer in own:
+        layer.groups = groups if len(own) == len(layers) else 1
+    if groups == 1 or len(own) == len(layers):
+        return encoder(images, training=training)
+    parts = split(images, groups)
+    return tf.concat([encoder(part, training=training) for part in parts], axis=0)
+
+
+def share_statistics(model: keras.Model) -> None:
+    """Gives every replica the first replica's running statistics.
+
+    Call it in cross-replica context before inference under a strategy; in training
+    each replica's own copy drifts, as it would between a reference's broadcasts.
+    """
+    for layer in model._flatten_layers():
+        if isinstance(layer, BatchNormalization) and layer.built:
+            for variable in (layer.moving_mean, layer.moving_variance):
+                variable.assign(variable.read_value())

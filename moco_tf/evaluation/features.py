@@ -1,0 +1,227 @@
+"""Run an encoder once over a labelled set and keep the features in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import tensorflow as tf
+from tensorflow import keras
+from tqdm import tqdm
+
+
+@dataclass(frozen=True)
+class Features:
+    """Features of a whole set, in the order the dataset gave them.
+
+    Attributes:
+        features: float32 (examples, dim), not normalised.
+        labels: int64 (examples,); -1 where an example has no label.
+        ids: int64 (examples,).
+    """
+
+    features: np.ndarray
+    labels: np.ndarray
+    ids: np.ndarray
+
+    def __len__(self) -> int:
+        """Number of examples."""
+        return len(self.features)
+
+
+class FeatureExtractor:
+    """An encoder in inference mode, compiled once for each image shape.
+
+    Keep one extractor for as long as the encoder lives: calling it every epoch
+    adds no graphs, and a smaller last batch does not retrace. The encoder may hold
+    mirrored variables; outside `strategy.run` their first copy is read.
+
+    Args:
+        encoder: float (N,H,W,C) -> float (N,F).
+        preprocess: uint8 (N,H,W,C) -> float (N,H,W,C), e.g. a `Normalize` layer;
+            None hands the images to the encoder as they are, cast to float32.
+    """
+
+    def __init__(
+        self,
+        encoder: keras.Model | Callable,
+        preprocess: Callable | None = None,
+    ):
+        """See the class docstring."""
+        self.encoder = encoder
+        self.preprocess = preprocess
+        self._functions = {}
+
+    def encode(self, images: tf.Tensor) -> tf.Tensor:
+        """Features of one batch.
+
+        Args:
+            images: uint8 or float (N,H,W,C).
+
+        Returns:
+            float32 (N,F).
+        """
+        images = tf.convert_to_tensor(images)
+        key = (images.dtype, tuple(images.shape[1:]))
+        if key not in self._functions:
+            spec = tf.TensorSpec((None, *images.shape[1:]), images.dtype)
+            self._functions[key] = tf.function(self._forward, input_signature=[spec])
+        return self._functions[key](images)
+
+    def extract(
+        self, dataset: tf.data.Dataset, progress: str | None = None
+    ) -> Features:
+        """Features of a whole dataset.
+
+        Args:
+            dataset: finite; batches {"image": uint8 (N,S,S,C), "label": int (N,),
+                "id": int (N,)}. The last batch may be smaller.
+            progress: title of a progress bar on stderr; None shows none.
+
+        Returns:
+            The set's `Features`.
+
+        Raises:
+            ValueError: the dataset is empty or the encoder's output is not (N,F).
+        """
+        parts, labels, ids = [], [], []
+        batches = tqdm(dataset, desc=progress, leave=False, disable=progress is None)
+        for batch in batches:
+            parts.append(self.encode(batch["image"]).numpy())
+            labels.append(batch["label"].numpy())
+            ids.append(batch["id"].numpy())
+        if not parts:
+            raise ValueError(
+                "The dataset to extract features from is empty; give it at least one "
+                "batch of images."
+            )
+        return Features(
+            np.concatenate(parts),
+            np.concatenate(labels).astype(np.int64),
+            np.concatenate(ids).astype(np.int64),
+        )
+
+    def _forward(self, images):
+        if self.preprocess is None:
+            images = tf.cast(images, tf.float32)
+        else:
+            images = self.preprocess(images)
+        features = self.encoder(images, training=False)
+        if features.shape.rank != 2:
+            raise ValueError(
+                f"The encoder's output has shape {features.shape}; feature extraction "
+                "expects (batch, dim): add global average pooling to the encoder."
+            )
+        return tf.cast(features, tf.float32)
+
+
+def extract_features(
+    encoder: keras.Model | Callable,
+    dataset: tf.data.Dataset,
+    preprocess: Callable | None = None,
+    progress: str | None = None,
+) -> Features:
+    """Features of a whole dataset, once.
+
+    For repeated extraction with the same encoder keep a `FeatureExtractor`.
+
+    Args:
+        encoder: float (N,H,W,C) -> float (N,F).
+        dataset: see `FeatureExtractor.extract`.
+        preprocess: see `FeatureExtractor`.
+        progress: title of a progress bar on stderr; None shows none.
+
+    Returns:
+        The set's `Features`.
+    """
+    return FeatureExtractor(encoder, preprocess).extract(dataset, progress)
+
+
+class MonitorFeatures:
+    """The labelled set that callbacks watch, extracted once for all of them.
+
+    Args:
+        train_dataset: labelled batches that kNN votes with and a probe learns from.
+        test_dataset: labelled batches that are scored.
+        preprocess: see `FeatureExtractor`.
+        progress: show progress bars while extracting.
+    """
+
+    def __init__(
+        self,
+        train_dataset: tf.data.Dataset,
+        test_dataset: tf.data.Dataset,
+        preprocess: Callable | None = None,
+        progress: bool = False,
+    ):
+        """See the class docstring."""
+        self.train_dataset = train_dataset
+        self.test_dataset = test_dataset
+        self.preprocess = preprocess
+        self.progress = progress
+        self._extractor = None
+        self._step = None
+        self._newest = None
+
+    def get(
+        self, encoder: keras.Model | Callable, step: int
+    ) -> tuple[Features, Features]:
+        """Train and test features of the encoder as it is at `step`.
+
+        Only the newest pair is held, so ask for one step from all callbacks before
+        going on to the next.
+
+        Args:
+            encoder: the encoder to judge.
+            step: any number that changes whenever the encoder's weights do.
+
+        Returns:
+            (train, test) `Features`.
+        """
+        if self._extractor is None or self._extractor.encoder is not encoder:
+            self._extractor = FeatureExtractor(encoder, self.preprocess)
+            self._newest = None
+        if self._newest is None or step != self._step:
+            self._newest = None  # frees the old pair before the new one is made
+            self._newest = (
+                self._extract(self.train_dataset, "features (train)"),
+                self._extract(self.test_dataset, "features (test)"),
+            )
+            self._step = step
+        return self._newest
+
+    def _extract(self, dataset, title):
+        return self._extractor.extract(dataset, title if self.progress else None)
+
+
+def checked_labels(
+    labels: np.ndarray, features: np.ndarray, which: str, probe: str
+) -> np.ndarray:
+    """Labels as int64, or a sentence on why the probe cannot use them.
+
+    Args:
+        labels: int (examples,).
+        features: (examples, dim).
+        which: "train" or "test", for the error.
+        probe: what wants the labels, for the error.
+
+    Returns:
+        int64 (examples,), none negative.
+
+    Raises:
+        ValueError: not one label for each feature row, or some are -1.
+    """
+    labels = np.asarray(labels).astype(np.int64)
+    if labels.shape != (len(features),):
+        raise ValueError(
+            f"The {which} set has labels of shape {labels.shape} for {len(features)} "
+            "features; expected one label for each feature row."
+        )
+    unlabelled = int(np.sum(labels < 0))
+    if unlabelled:
+        raise ValueError(
+            f"{unlabelled} of {len(labels)} examples of the {which} set have no label "
+            f"(-1); the {probe} needs a labelled set, so name one or switch it off."
+        )
+    return labels

@@ -1,0 +1,144 @@
+"""Weighted k-nearest-neighbour vote on cached features.
+
+Source: Wu et al. 2018, section 3.4 (instance discrimination); the same protocol as
+the official MoCo CIFAR-10 demo.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import tensorflow as tf
+
+from moco_tf.evaluation.features import checked_labels
+
+# Similarities held at once: 2**25 float32 are 128 MiB.
+_SIMILARITIES_PER_CHUNK = 2**25
+
+
+def knn_accuracy(
+    train_features: np.ndarray,
+    train_labels: np.ndarray,
+    test_features: np.ndarray,
+    test_labels: np.ndarray,
+    k: int = 200,
+    temperature: float = 0.07,
+) -> float:
+    """Top-1 accuracy of the weighted kNN vote.
+
+    Args:
+        train_features: float (train, dim); rows are normalised here.
+        train_labels: int (train,), none of them -1.
+        test_features: float (test, dim).
+        test_labels: int (test,), none of them -1.
+        k: neighbours that vote, at most `train`.
+        temperature: a neighbour of cosine similarity s votes with exp(s / temperature).
+
+    Returns:
+        Fraction of the test set given its own label, in [0, 1].
+
+    Raises:
+        ValueError: k out of range, an unlabelled example, or shapes that disagree.
+    """
+    test_labels = checked_labels(test_labels, test_features, "test", "kNN vote")
+    predicted = knn_predict(train_features, train_labels, test_features, k, temperature)
+    return float(np.mean(predicted == test_labels))
+
+
+def knn_predict(
+    train_features: np.ndarray,
+    train_labels: np.ndarray,
+    test_features: np.ndarray,
+    k: int = 200,
+    temperature: float = 0.07,
+) -> np.ndarray:
+    """Labels that the weighted kNN vote gives.
+
+    Args:
+        train_features: float (train, dim); rows are normalised here.
+        train_labels: int (train,), none of them -1.
+        test_features: float (test, dim).
+        k: neighbours that vote, at most `train`.
+        temperature: a neighbour of cosine similarity s votes with exp(s / temperature).
+
+    Returns:
+        int64 (test,). Equal votes go to the smallest label.
+
+    Raises:
+        ValueError: k out of range, an unlabelled example, or shapes that disagree.
+    """
+    if not temperature > 0:
+        raise ValueError(
+            f"temperature={temperature} is not positive; kNN weights are "
+            "exp(similarity / temperature), use e.g. 0.07."
+        )
+    train_labels = checked_labels(train_labels, train_features, "train", "kNN vote")
+    classes, dense = np.unique(train_labels, return_inverse=True)
+    dense = tf.constant(dense, tf.int32)
+    predicted = []
+    for similarity, index in _neighbours(train_features, test_features, k):
+        votes = _votes(similarity, tf.gather(dense, index), len(classes), temperature)
+        predicted.append(tf.argmax(votes, axis=1).numpy())
+    return classes[np.concatenate(predicted)]
+
+
+def nearest_neighbours(
+    features: np.ndarray, queries: np.ndarray, k: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """The k rows of `features` most similar to each query, best first.
+
+    Args:
+        features: float (count, dim); rows are normalised here.
+        queries: float (queries, dim).
+        k: at most `count`.
+
+    Returns:
+        int64 (queries, k) row numbers, and float32 (queries, k) cosine similarities.
+
+    Raises:
+        ValueError: k out of range, or dims that disagree.
+    """
+    chunks = list(_neighbours(features, queries, k))
+    similarity = np.concatenate([part.numpy() for part, _ in chunks])
+    index = np.concatenate([part.numpy() for _, part in chunks])
+    return index.astype(np.int64), similarity
+
+
+def _neighbours(features, queries, k):
+    """Yield (similarity, index), each (chunk, k), over chunks of the queries."""
+    features, queries = np.asarray(features), np.asarray(queries)
+    count = len(features)
+    if not 1 <= k <= count:
+        raise ValueError(
+            f"k={k} neighbours cannot be taken from a train set of {count} examples; "
+            f"use a k between 1 and {count}."
+        )
+    if features.ndim != 2 or queries.ndim != 2 or features.shape[1] != queries.shape[1]:
+        raise ValueError(
+            f"Features of shape {features.shape} cannot be compared with queries of "
+            f"shape {queries.shape}; expected (examples, dim) with one dim for both."
+        )
+    if not len(queries):
+        raise ValueError("The test set is empty; kNN needs at least one example.")
+    features = _unit_rows(features)
+    chunk = max(1, _SIMILARITIES_PER_CHUNK // count)
+    for start in range(0, len(queries), chunk):
+        similarity = tf.matmul(
+            _unit_rows(queries[start : start + chunk]), features, transpose_b=True
+        )
+        yield tf.math.top_k(similarity, k)
+
+
+def _unit_rows(rows):
+    return tf.math.l2_normalize(tf.cast(rows, tf.float32), axis=1)
+
+
+def _votes(similarity, labels, num_classes, temperature):
+    """Float32 (chunk, num_classes) sums of the neighbours' weights."""
+    # The best neighbour is subtracted: same order, and no overflow when cold.
+    weight = tf.exp((similarity - similarity[:, :1]) / temperature)
+    rows = tf.shape(labels)[0]
+    slot = tf.range(rows)[:, None] * num_classes + labels
+    votes = tf.math.unsorted_segment_sum(
+        tf.reshape(weight, [-1]), tf.reshape(slot, [-1]), rows * num_classes
+    )
+    return tf.reshape(votes, (rows, num_classes))

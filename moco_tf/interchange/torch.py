@@ -1,0 +1,155 @@
+"""State dicts in torch's names and layouts, without torch."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+import tensorflow as tf
+from tensorflow import keras
+
+from moco_tf.contrast.queue import NO_IMAGE
+from moco_tf.encoders.batchnorm import BatchNormalization
+
+# Permutations from torch's layout to Keras's; the inverse comes by argsort.
+_CONVOLUTION = (2, 3, 1, 0)  # OIHW -> HWIO
+_MATRIX = (1, 0)
+_VECTOR = (0,)
+
+# The layers of a ResNet and its head; "." in torch is "_" in Keras's names.
+_MODULE = re.compile(
+    r"(conv1|bn1|layer[1-4]_\d+_(conv[1-3]|bn[1-3]|downsample_[01])|fc(_[02])?)"
+)
+
+
+class _Entry(NamedTuple):
+    """One tensor of a state dict: its variable here and the change of layout."""
+
+    variable: tf.Variable | None  # None: a counter that nothing here keeps
+    permutation: tuple[int, ...] = _VECTOR
+
+    @property
+    def is_kept(self) -> bool:
+        return self.variable is not None
+
+    def torch_shape(self) -> tuple[int, ...]:
+        # torch keeps the queue's pointer as a vector of one.
+        shape = tuple(self.variable.shape) or (1,)
+        return tuple(shape[axis] for axis in np.argsort(self.permutation))
+
+    def load(self, array: np.ndarray) -> None:
+        array = array.transpose(self.permutation).reshape(self.variable.shape)
+        self.variable.assign(array.astype(self.variable.dtype.as_numpy_dtype))
+
+    def export(self) -> np.ndarray:
+        if not self.is_kept:
+            return np.zeros((), np.int64)
+        shape = tuple(self.variable.shape) or (1,)
+        array = self.variable.numpy().reshape(shape)
+        # A copy in torch's order: no view of what training will change.
+        return np.array(array.transpose(np.argsort(self.permutation)), order="C")
+
+
+def load_torch_state_dict(model: keras.Model, state_dict: Mapping) -> None:
+    """Loads weights that torch has saved, all of them or none.
+
+    Args:
+        model: a `ResNet` backbone, an encoder with a projection head, or a whole
+            `MoCo` with `query_encoder`, `key_encoder` and `queue`.
+        state_dict: name -> array. Names are torchvision's for a backbone
+            (`layer1.0.bn2.running_var`), the reference's for a MoCo (`encoder_q.*`,
+            `encoder_k.*`, `queue` as (dim, size), `queue_ptr`), each with or without
+            `module.` in front. Counters of seen batches are read and not kept.
+
+    Raises:
+        ValueError: if a name is missing or unknown, or a shape differs. Nothing is
+            loaded then.
+    """
+    given = {
+        name[7:] if name.startswith("module.") else name: np.asarray(array)
+        for name, array in state_dict.items()
+    }
+    table = _table(model)
+    wanted = {name: entry for name, entry in table.items() if entry.is_kept}
+    problems = {
+        "missing": [name for name in wanted if name not in given],
+        "unexpected": [name for name in given if name not in table],
+        "of another shape": [
+            f"{name} {given[name].shape} instead of {entry.torch_shape()}"
+            for name, entry in wanted.items()
+            if name in given and given[name].shape != entry.torch_shape()
+        ],
+    }
+    found = "; ".join(
+        f"{len(names)} {problem}: {', '.join(names[:5])}{', ...' * (len(names) > 5)}"
+        for problem, names in problems.items()
+        if names
+    )
+    if found:
+        raise ValueError(
+            f"the state dict does not fit {type(model).__name__} '{model.name}' "
+            f"({found}); build the model with the checkpoint's depths, width, head and "
+            "queue, and leave out entries that it does not have."
+        )
+    for name, entry in wanted.items():
+        entry.load(given[name])
+    if "queue" in wanted:
+        # torch's queue does not say which images its keys are of.
+        model.queue.ids.assign(np.full(model.queue.size, NO_IMAGE, np.int64))
+
+
+def to_torch_state_dict(model: keras.Model) -> dict[str, np.ndarray]:
+    """Gives the weights under torch's names; the inverse of loading.
+
+    Args:
+        model: as in `load_torch_state_dict`.
+
+    Returns:
+        name -> array in torch's layout, in torch's order within a layer.
+    """
+    return {name: entry.export() for name, entry in _table(model).items()}
+
+
+def _table(model) -> dict[str, _Entry]:
+    if not hasattr(model, "query_encoder"):
+        return _encoder_table(model)
+    table = {}
+    for prefix, encoder in (
+        ("encoder_q.", model.query_encoder),
+        ("encoder_k.", model.key_encoder),
+    ):
+        entries = _encoder_table(encoder).items()
+        table.update({prefix + name: entry for name, entry in entries})
+    table["queue"] = _Entry(model.queue.keys, _MATRIX)
+    table["queue_ptr"] = _Entry(model.queue.cursor)
+    return table
+
+
+def _encoder_table(encoder) -> dict[str, _Entry]:
+    """Entries of an encoder whose layers are torch's modules, `_` for `.`."""
+    table = {}
+    for layer in encoder.layers:
+        if not layer.weights:
+            continue
+        name = layer.name.replace("_", ".")
+        known = _MODULE.fullmatch(layer.name)
+        if known and isinstance(layer, keras.layers.Conv2D):
+            table[f"{name}.weight"] = _Entry(layer.kernel, _CONVOLUTION)
+        elif known and isinstance(layer, keras.layers.Dense):
+            table[f"{name}.weight"] = _Entry(layer.kernel, _MATRIX)
+            table[f"{name}.bias"] = _Entry(layer.bias)
+        elif known and isinstance(layer, BatchNormalization):
+            table[f"{name}.weight"] = _Entry(layer.gamma)
+            table[f"{name}.bias"] = _Entry(layer.beta)
+            table[f"{name}.running_mean"] = _Entry(layer.moving_mean)
+            table[f"{name}.running_var"] = _Entry(layer.moving_variance)
+            table[f"{name}.num_batches_tracked"] = _Entry(None)
+        else:
+            raise ValueError(
+                f"layer '{layer.name}' of '{encoder.name}' is a "
+                f"{type(layer).__name__} that has no name in torch; only the ResNets "
+                "of moco_tf.encoders travel as state dicts."
+            )
+    return table

@@ -1,0 +1,184 @@
+"""Optimisers and learning-rate schedules of the papers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import tensorflow as tf
+from tensorflow import keras
+
+Schedule = keras.optimizers.schedules.LearningRateSchedule
+
+
+@keras.saving.register_keras_serializable(package="moco_tf")
+class SGD(keras.optimizers.Optimizer):
+    """SGD with momentum in torch's convention, as MoCo's recipes assume.
+
+    For a gradient g of a parameter w: g += weight_decay * w;
+    velocity = momentum * velocity + g; w -= learning_rate * velocity.
+    Keras's own SGD keeps the learning rate inside the velocity and decouples the
+    decay, which drifts apart from this one as soon as the rate changes.
+
+    Args:
+        learning_rate: float or `LearningRateSchedule`. Kept in float64, so that
+            float64 runs reproduce the reference to rounding.
+        momentum: weight of the old velocity, 0 to 1 (not the key encoder's).
+        weight_decay: added to the gradient of every parameter, biases and
+            batch-norm parameters too, as in the reference.
+        name: of the optimiser.
+        **kwargs: further arguments of `keras.optimizers.Optimizer`.
+
+    Raises:
+        ValueError: if momentum is outside [0, 1) or weight_decay is negative.
+    """
+
+    def __init__(
+        self,
+        learning_rate: float | Schedule = 0.03,
+        momentum: float = 0.9,
+        weight_decay: float = 1e-4,
+        name: str = "SGD",
+        **kwargs,
+    ):
+        if not 0 <= momentum < 1:
+            raise ValueError(f"momentum={momentum} is outside [0, 1); use 0.9.")
+        if weight_decay is None or weight_decay < 0:
+            raise ValueError(
+                f"weight_decay={weight_decay} is not a number from 0; use 1e-4, or 0 "
+                "for none."
+            )
+        super().__init__(name=name, weight_decay=weight_decay, **kwargs)
+        self.momentum = momentum
+        self._learning_rate = self._build_learning_rate(learning_rate)
+
+    def _build_learning_rate(self, learning_rate):
+        if isinstance(learning_rate, Schedule):
+            return super()._build_learning_rate(learning_rate)
+        with tf.init_scope():
+            return tf.Variable(
+                learning_rate, name="learning_rate", dtype=tf.float64, trainable=False
+            )
+
+    def build(self, var_list: Sequence[tf.Variable]) -> None:
+        """Makes one velocity for each variable."""
+        super().build(var_list)
+        if getattr(self, "_built", False):
+            return
+        self.velocities = [
+            self.add_variable_from_reference(variable, "velocity")
+            for variable in var_list
+        ]
+        self._built = True
+
+    def _apply_weight_decay(self, variables):
+        # Keras's decoupled decay would come on top of the one in update_step.
+        del variables
+
+    def update_step(self, gradient: tf.Tensor, variable: tf.Variable) -> None:
+        """Updates one variable."""
+        learning_rate = tf.cast(self.learning_rate, variable.dtype)
+        velocity = self.velocities[self._index_dict[self._var_key(variable)]]
+        gradient = gradient + self.weight_decay * variable
+        velocity.assign(self.momentum * velocity + gradient)
+        variable.assign_sub(learning_rate * velocity)
+
+    def get_config(self) -> dict:
+        """Returns the constructor's arguments."""
+        config = super().get_config()
+        config.update(
+            learning_rate=self._serialize_hyperparameter(self._learning_rate),
+            momentum=self.momentum,
+        )
+        config.pop("is_legacy_optimizer", None)
+        return config
+
+
+@keras.saving.register_keras_serializable(package="moco_tf")
+class Warmup(Schedule):
+    """Rises linearly from 0 for `steps`, then follows `schedule` from its start."""
+
+    def __init__(self, schedule: Schedule, steps: int):
+        """Wraps a schedule; `steps` is the length of the rise."""
+        self.schedule, self.steps = schedule, steps
+
+    def __call__(self, step: tf.Tensor) -> tf.Tensor:
+        """Returns the learning rate at an optimiser step."""
+        rate = self.schedule(tf.maximum(step - self.steps, 0))
+        rise = tf.cast(step, rate.dtype) / max(1, self.steps)
+        return rate * tf.minimum(rise, 1)
+
+    def get_config(self) -> dict:
+        """Returns the constructor's arguments."""
+        return {"schedule": self.schedule, "steps": self.steps}
+
+
+@keras.saving.register_keras_serializable(package="moco_tf")
+class PerEpoch(Schedule):
+    """Holds the rate that `schedule` has at the start of each epoch.
+
+    The reference sets the rate once an epoch; Keras schedules change every step.
+    """
+
+    def __init__(self, schedule: Schedule, steps_per_epoch: int):
+        """Wraps a schedule; `steps_per_epoch` is the length of each stair."""
+        self.schedule, self.steps_per_epoch = schedule, steps_per_epoch
+
+    def __call__(self, step: tf.Tensor) -> tf.Tensor:
+        """Returns the learning rate at an optimiser step."""
+        return self.schedule(step // self.steps_per_epoch * self.steps_per_epoch)
+
+    def get_config(self) -> dict:
+        """Returns the constructor's arguments."""
+        return {"schedule": self.schedule, "steps_per_epoch": self.steps_per_epoch}
+
+
+def make_schedule(
+    kind: str,
+    learning_rate: float,
+    *,
+    epochs: int,
+    steps_per_epoch: int,
+    milestones: Sequence[int] = (),
+    decay_factor: float = 0.1,
+    per_epoch: bool = False,
+    warmup_epochs: float = 0,
+) -> Schedule:
+    """Makes the learning-rate schedule of a pretraining run.
+
+    Args:
+        kind: "cosine" (to 0 at the end of the run; MoCo v2) or "step" (v1).
+        learning_rate: the highest rate.
+        epochs: length of the run.
+        steps_per_epoch: optimiser steps in an epoch.
+        milestones: for "step", epochs at which the rate is multiplied.
+        decay_factor: for "step", the multiplier.
+        per_epoch: hold the rate within an epoch, as the reference does.
+        warmup_epochs: length of a linear rise from 0, before the rest.
+
+    Returns:
+        A schedule over optimiser steps.
+
+    Raises:
+        ValueError: if kind is unknown.
+    """
+    # NumPy's float64 makes Keras's schedules compute in double precision.
+    rate = np.float64(learning_rate)
+    warmup = round(warmup_epochs * steps_per_epoch)
+    if kind == "cosine":
+        schedule = keras.optimizers.schedules.CosineDecay(
+            rate, max(1, epochs * steps_per_epoch - warmup)
+        )
+    elif kind == "step":
+        # Keras keeps a value up to and including its boundary.
+        schedule = keras.optimizers.schedules.PiecewiseConstantDecay(
+            [epoch * steps_per_epoch - warmup - 1 for epoch in milestones],
+            [rate * decay_factor**n for n in range(len(milestones) + 1)],
+        )
+    else:
+        raise ValueError(f'schedule="{kind}" is unknown; use "cosine" or "step".')
+    if warmup:
+        schedule = Warmup(schedule, warmup)
+    return PerEpoch(schedule, steps_per_epoch) if per_epoch else schedule
+
+

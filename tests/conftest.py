@@ -1,0 +1,50 @@
+"""Shared set-up: eight logical CPU devices, made before TensorFlow starts."""
+
+import os
+import pathlib
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+import pytest
+import tensorflow as tf
+from tensorflow import keras
+
+import moco_tf
+
+tf.config.set_logical_device_configuration(
+    tf.config.list_physical_devices("CPU")[0],
+    [tf.config.LogicalDeviceConfiguration()] * 8,
+)
+
+SHARED = pathlib.Path(__file__).resolve().parents[1].parent / "shared"
+
+
+@pytest.fixture
+def golden():
+    """Folder of recorded reference traces; the test is skipped without it."""
+    folder = SHARED / "golden"
+    if not folder.exists():
+        pytest.skip("the reference's golden traces (../shared/golden) are absent")
+    return folder
+
+
+@pytest.fixture
+def shared_data():
+    """Folder of CIFAR-10 in TFDS format; the test is skipped without it."""
+    folder = SHARED / "data"
+    if not folder.exists():
+        pytest.skip("the shared data sets (../shared/data) are absent")
+    return folder
+
+
+@pytest.fixture
+def policy():
+    """Sets the Keras dtype policy for one test."""
+    before = keras.mixed_precision.global_policy()
+    yield keras.mixed_precision.set_global_policy
+    keras.mixed_precision.set_global_policy(before)
+
+
+def mirrored(replicas):
+    """A strategy over logical CPUs; the default one for a single replica."""
+    return moco_tf.distribution.make_strategy(replicas)

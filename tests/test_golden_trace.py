@@ -1,0 +1,123 @@
+"""Lock-step with the reference: 30 recorded steps replayed through `fit`."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from conftest import mirrored
+from tensorflow import keras
+
+import moco_tf
+
+
+def _views(inputs, crops, dtype):
+    size = int(inputs["crop_size"])
+    mean, std = inputs["mean"].astype(dtype), inputs["std"].astype(dtype)
+    steps = []
+    for index, crop in zip(inputs["index"], inputs[crops]):
+        images = []
+        for image, (top, left, flip) in zip(inputs["base_images"][index], crop):
+            view = image[top : top + size, left : left + size]
+            images.append(view[:, ::-1] if flip else view)
+        steps.append((np.stack(images).astype(dtype) / 255 - mean) / std)
+    return np.stack(steps)
+
+
+def _dataset(inputs, permutations, dtype):
+    query = _views(inputs, "crop_q", dtype)
+    key = _views(inputs, "crop_k", dtype)
+    key = np.stack([k[idx] for k, idx in zip(key, permutations)])
+    batches = {
+        "query": query,
+        "key": key,
+        "position": permutations.astype(np.int32),
+        "id": inputs["index"],
+    }
+    return tf.data.Dataset.from_tensor_slices(batches)
+
+
+class _StepLosses(keras.callbacks.Callback):
+    def __init__(self):
+        super().__init__()
+        self.losses = []
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.losses.append(logs["loss"])
+        self.model.reset_metrics()
+
+
+def _replay(golden, version, world, dtype, policy, steps=30):
+    policy(dtype)
+    trace = np.load(golden / f"trace_{version}_w{world}_f{dtype[-2:]}.npz")
+    inputs = np.load(golden / "inputs_train.npz")
+    state = np.load(golden / f"init_{version}.npz")
+    with mirrored(world).scope():
+        encoder = moco_tf.encoders.ResNet((1, 1, 1, 1), "bottleneck", width=8)
+        model = moco_tf.MoCo(
+            encoder,
+            projection="mlp" if trace["meta/mlp"] else "linear",
+            dim=int(trace["meta/dim"]),
+            queue_size=int(trace["meta/K"]),
+            key_momentum=float(trace["meta/m"]),
+            temperature=float(trace["meta/T"]),
+        )
+        lr = trace["trace/lr"]
+        model.compile(
+            moco_tf.optimizers.SGD(
+                moco_tf.optimizers.make_schedule(
+                    "cosine" if trace["meta/cos"] else "step",
+                    float(trace["meta/lr"]),
+                    epochs=3,
+                    steps_per_epoch=10,
+                    milestones=(1, 2),
+                    per_epoch=True,
+                ),
+                momentum=float(trace["meta/sgd_momentum"]),
+                weight_decay=float(trace["meta/weight_decay"]),
+            )
+        )
+    schedule = model.optimizer._learning_rate
+    np.testing.assert_allclose(
+        [float(schedule(tf.constant(s, tf.int64))) for s in range(30)], lr, rtol=1e-12
+    )
+    moco_tf.interchange.load_torch_state_dict(
+        model, {name[5:]: state[name] for name in state.files}
+    )
+    losses = _StepLosses()
+    dataset = _dataset(inputs, trace["trace/idx_shuffle"], dtype).take(steps)
+    model.fit(dataset, verbose=0, callbacks=[losses])
+    return model, np.array(losses.losses), trace
+
+
+def _largest(ours, theirs):
+    scale = max(np.abs(theirs).max(), 1e-30)
+    return np.abs(ours - theirs).max() / scale
+
+
+@pytest.mark.parametrize("world", [1, 2])
+@pytest.mark.parametrize("version", ["v1", "v2"])
+def test_float64_replay_equals_reference(golden, policy, version, world):
+    model, losses, trace = _replay(golden, version, world, "float64", policy)
+    np.testing.assert_allclose(losses, trace["trace/loss_mean"], rtol=1e-8)
+    state = moco_tf.interchange.to_torch_state_dict(model)
+    compared = 0
+    for name in trace.files:
+        if name.startswith("final/") and not name.endswith("num_batches_tracked"):
+            assert _largest(state[name[6:]], trace[name]) < 1e-6, name
+            compared += 1
+    assert compared >= 70
+    for side in ("q", "k"):
+        norms = [
+            np.linalg.norm(state[f"encoder_{side}.{name}"])
+            for name in trace["param_names"]
+        ]
+        np.testing.assert_allclose(
+            norms, trace[f"trace/{side}_param_norm"][-1], rtol=1e-6
+        )
+
+
+@pytest.mark.parametrize("world", [1, 2])
+@pytest.mark.parametrize("version", ["v1", "v2"])
+def test_float32_first_step_equals_reference(golden, policy, version, world):
+    model, losses, trace = _replay(golden, version, world, "float32", policy, steps=1)
+    np.testing.assert_allclose(losses[0], trace["trace/loss_mean"][0], rtol=5e-6)
+    assert int(model.queue.cursor.numpy()) == trace["trace/queue_ptr"][0]

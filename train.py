@@ -1,0 +1,36 @@
+"""Pretrain an encoder: `python train.py [--config FILE.yaml] [--section.key=value]`."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from moco_tf.config import ConfigError, parse_args
+
+
+def main(argv: list[str]) -> int:
+    """Run the command line and return the exit code: 2 for a user's mistake."""
+    config = None
+    mistakes: tuple[type[Exception], ...] = (ConfigError,)
+    try:
+        config, resume = parse_args(argv)
+        # 2 would still show errors about GPU libraries that a CPU run does without.
+        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+        # TensorFlow takes seconds to import; --help and mistakes should not wait.
+        from moco_tf.data.sources import DataError
+        from moco_tf.pretrain import pretrain
+
+        mistakes = (ConfigError, DataError)
+        pretrain(config, resume=resume)
+    except mistakes as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        how = f"; continue with --resume {config.run_dir}" if config else ""
+        print(f"\nStopped{how}.", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
