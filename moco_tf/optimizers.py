@@ -100,7 +100,7 @@ class Warmup(Schedule):
 
     def __init__(self, schedule: Schedule, steps: int):
         """Wraps a schedule; `steps` is the length of the rise."""
-        self.schedule, self.steps = schedule, steps
+        self.schedule, self.steps = _revived(schedule), steps
 
     def __call__(self, step: tf.Tensor) -> tf.Tensor:
         """Returns the learning rate at an optimiser step."""
@@ -110,7 +110,8 @@ class Warmup(Schedule):
 
     def get_config(self) -> dict:
         """Returns the constructor's arguments."""
-        return {"schedule": self.schedule, "steps": self.steps}
+        schedule = keras.optimizers.schedules.serialize(self.schedule)
+        return {"schedule": schedule, "steps": self.steps}
 
 
 @keras.saving.register_keras_serializable(package="moco_tf")
@@ -122,7 +123,8 @@ class PerEpoch(Schedule):
 
     def __init__(self, schedule: Schedule, steps_per_epoch: int):
         """Wraps a schedule; `steps_per_epoch` is the length of each stair."""
-        self.schedule, self.steps_per_epoch = schedule, steps_per_epoch
+        self.schedule = _revived(schedule)
+        self.steps_per_epoch = steps_per_epoch
 
     def __call__(self, step: tf.Tensor) -> tf.Tensor:
         """Returns the learning rate at an optimiser step."""
@@ -130,7 +132,14 @@ class PerEpoch(Schedule):
 
     def get_config(self) -> dict:
         """Returns the constructor's arguments."""
-        return {"schedule": self.schedule, "steps_per_epoch": self.steps_per_epoch}
+        schedule = keras.optimizers.schedules.serialize(self.schedule)
+        return {"schedule": schedule, "steps_per_epoch": self.steps_per_epoch}
+
+
+def _revived(schedule):
+    if isinstance(schedule, dict):
+        return keras.optimizers.schedules.deserialize(schedule)
+    return schedule
 
 
 def make_schedule(

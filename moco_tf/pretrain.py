@@ -181,8 +181,15 @@ def build_encoder(config: Config) -> keras.Model:
             f"encoder.name={name!r} is unknown; use resnet18, resnet34, resnet50, "
             "resnet101, resnet152, or a KerasCV class such as EfficientNetV2B0Backbone."
         )
-    # The recipe normalises, so KerasCV's own rescaling stays out.
-    return backbone(include_rescaling=False, input_shape=(None, None, channels))
+    try:
+        # The recipe normalises, so KerasCV's own rescaling stays out.
+        return backbone(include_rescaling=False, input_shape=(None, None, channels))
+    except Exception as error:  # KerasCV fetches the settings of its named backbones
+        reason = str(error).strip().splitlines()[0][:200]
+        raise ConfigError(
+            f"encoder.name={name!r} could not be made by KerasCV ({reason}); check the "
+            "network, from which it fetches the settings, or use a resnet."
+        ) from error
 
 
 def _claim(config):
@@ -391,7 +398,7 @@ def _finish(config, run_dir, model, monitor, baselines, history):
         model.encoder,
         run_dir / "saved_model",
         image_size=size,
-        resize=round(size * 256 / 224) if size >= 64 else size,
+        resize=int(size * 256 / 224) if size >= 64 else size,
         mean=normalise.mean,
         std=normalise.std,
         channels=config.data.channels,
@@ -472,5 +479,6 @@ def _set_up_log():
         handler.setFormatter(logging.Formatter("%(message)s"))
         log.addHandler(handler)
         log.setLevel(logging.INFO)
+        log.propagate = False  # or a root handler would print each line again
     tf.get_logger().setLevel("ERROR")
     logging.getLogger("absl").setLevel("ERROR")

@@ -132,7 +132,7 @@ def test_queue_wraps_on_from_the_loaded_pointer_and_forgets_its_images():
             r"1 of another shape: fc.0.bias \(3,\) instead of \(16,\)",
         ),
         (
-            lambda s: s.update({"conv1.weight": s["conv1.weight"].transpose(2, 3, 1, 0)}),
+            lambda s: s.update({"conv1.weight": s["conv1.weight"].T}),
             r"conv1.weight \(3, 3, 3, 2\) instead of \(2, 3, 3, 3\)",
         ),
         (

@@ -151,9 +151,7 @@ def test_argsort_of_position_restores_the_order_of_the_queries():
         assert sorted(batch["position"]) == list(range(8))
         assert not np.array_equal(batch["position"], np.arange(8))
         np.testing.assert_array_equal(batch["key"][order], batch["query"])
-        np.testing.assert_array_equal(
-            batch["key"], batch["query"][batch["position"]]
-        )
+        np.testing.assert_array_equal(batch["key"], batch["query"][batch["position"]])
 
 
 def test_key_seeds_travel_with_their_keys_and_permutation_changes():

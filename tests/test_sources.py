@@ -212,10 +212,15 @@ def test_tfds_split_that_does_not_exist_is_named():
 
 
 def test_tfds_wrong_name_is_named(tmp_path):
-    with pytest.raises(DataError, match="name='cifar11' is not a data set"):
+    with pytest.raises(DataError, match="name='cifar11' is neither known"):
         open_source("tfds", "train", name="cifar11", data_dir=str(tmp_path))
     with pytest.raises(DataError, match="name is missing"):
         open_source("tfds", "train")
+
+
+def test_tfds_set_without_images_is_refused_before_it_is_downloaded(tmp_path):
+    with pytest.raises(DataError, match="no feature 'image' .* text"):
+        open_source("tfds", "train", name="imdb_reviews", data_dir=str(tmp_path))
 
 
 def test_imagenet_says_which_archives_go_where(tmp_path):
@@ -233,14 +238,16 @@ def test_imagenet_says_which_archives_go_where(tmp_path):
     assert f"{tmp_path} (ILSVRC2012_img_train.tar missing there)" in message
 
 
-@pytest.fixture
-def sharded(tmp_path):
-    """A TFDS set of 23 unlabelled images in four files, and one without images."""
+@pytest.fixture(scope="module")
+def sharded(tmp_path_factory):
+    """A TFDS set of 23 unlabelled images in four files."""
     import tensorflow_datasets as tfds
+
+    root = tmp_path_factory.mktemp("tfds")
 
     class Shots(tfds.core.GeneratorBasedBuilder):
         VERSION = tfds.core.Version("1.0.0")
-        pkg_dir_path = tmp_path
+        pkg_dir_path = root
 
         def _info(self):
             image = tfds.features.Image(shape=(8, 8, 3))
@@ -255,10 +262,10 @@ def sharded(tmp_path):
             for index in range(23):
                 yield index, {"image": np.full((8, 8, 3), index, np.uint8)}
 
-    builder = Shots(data_dir=tmp_path)
+    builder = Shots(data_dir=root)
     config = tfds.download.DownloadConfig(num_shards=4)
     builder.download_and_prepare(download_config=config)
-    return tmp_path
+    return root
 
 
 def test_shuffled_tfds_files_keep_their_ids(sharded):

@@ -37,8 +37,6 @@ class Checkpoints(keras.callbacks.Callback):
         if self.model is model:
             return
         super().set_model(model)
-        with model.distribute_strategy.scope():
-            model.optimizer.build(model.query_encoder.trainable_variables)
         self.epoch = tf.Variable(0, dtype=tf.int64, trainable=False)
         state = tf.train.Checkpoint(
             query_encoder=model.query_encoder,
@@ -87,7 +85,7 @@ class Checkpoints(keras.callbacks.Callback):
             self._manager.save(checkpoint_number=done)
         except (OSError, tf.errors.OpError) as error:
             for part in self.folder.glob(f"epoch-{done}*"):
-                part.unlink() if part.is_file() else None
+                part.unlink()
             reason = str(error).strip().splitlines()[0][:200]
             raise RunError(
                 f"the checkpoint of epoch {done} could not be written to "

@@ -53,7 +53,8 @@ def contrast(
     negative = tf.matmul(query, negatives, transpose_b=True)
     negative_similarity = tf.reduce_mean(negative)
     if masked is not None:
-        negative = tf.where(masked, negative.dtype.min / 2, negative)
+        lowest = tf.constant(negative.dtype.min / 2, negative.dtype)
+        negative = tf.where(masked, lowest, negative)
     positive_logit = positive / temperature
     negative_logits = negative / temperature
     # Logits are at most 1 / temperature for unit rows, so that bound stabilises

@@ -1,7 +1,8 @@
 """Sources of images and the host side of the input pipeline."""
 
 from moco_tf.data.glyphs import glyphs
-from moco_tf.data.pipeline import labelled_batches, steps_per_epoch, two_views
+from moco_tf.data.order import steps_per_epoch
+from moco_tf.data.pipeline import labelled_batches, two_views
 from moco_tf.data.sources import DataError, Source, from_arrays, open_source
 
 __all__ = [

@@ -5,32 +5,14 @@ from __future__ import annotations
 import tensorflow as tf
 
 from moco_tf.data.crops import DRAWS, centre_crop, decode, random_boxes, resized_crop
+from moco_tf.data.order import (
+    SHUFFLE_KEYS,
+    VIEWS,
+    EpochOrder,
+    steps_per_epoch,
+    stream_key,
+)
 from moco_tf.data.sources import DataError, Source, check_channels
-
-# What a random number is for: each purpose has its own stream of keys.
-_ORDER, _VIEWS, _SHUFFLE_KEYS = range(3)
-
-
-def steps_per_epoch(source: Source, batch_size: int) -> int:
-    """Whole batches in an epoch; the rest is dropped, other examples each time.
-
-    Args:
-        source: the examples.
-        batch_size: the global batch.
-
-    Returns:
-        At least 1.
-
-    Raises:
-        DataError: the source is smaller than one batch.
-    """
-    steps = source.num_examples // batch_size
-    if not steps:
-        raise DataError(
-            f"batch_size={batch_size} is more than the {source.num_examples} examples "
-            f"of the source; use at most {source.num_examples}, or more images."
-        )
-    return steps
 
 
 def two_views(
@@ -103,13 +85,13 @@ def two_views(
             f"multiple of {hosts}."
         )
     rows = batch_size // hosts
-    order = _Order(source, batch_size, shards, seed, shuffle_buffer, cache)
+    order = EpochOrder(source, batch_size, shards, seed, shuffle_buffer, cache)
     last = epochs if epochs is not None else tf.int64.max
     first_epoch, first_step = divmod(start_step, steps)
 
     def epoch_elements(epoch):
         skipped = tf.where(epoch == first_epoch, tf.constant(first_step, tf.int64), 0)
-        view_key = _key(seed, _VIEWS, epoch)
+        view_key = stream_key(seed, VIEWS, epoch)
         elements = order.elements(epoch, skipped)
         return elements.map(lambda element: {**element, "view_key": view_key})
 
@@ -140,7 +122,7 @@ def two_views(
     def permute(step, batch):
         permutation = tf.range(rows)
         if shuffle_keys:
-            stream = tf.stack([_key(seed, _SHUFFLE_KEYS, step), host])
+            stream = tf.stack([stream_key(seed, SHUFFLE_KEYS, step), host])
             permutation = tf.argsort(tf.random.stateless_uniform((rows,), stream))
         return {
             **batch,
@@ -176,7 +158,7 @@ def labelled_batches(
             image_size * 256 / 224 from 64 pixels on (the ImageNet protocol), and
             image_size below (the CIFAR protocol).
         channels: of the images.
-        max_examples: take only the first ones.
+        max_examples: take so many, evenly spread over the source.
 
     Returns:
         A dataset of dicts: "image" uint8 (n, image_size, image_size, channels),
@@ -198,85 +180,19 @@ def labelled_batches(
         image = decode(element["image"], channels)
         return {**element, "image": centre_crop(image, resize, image_size)}
 
-    dataset = source.dataset
-    if max_examples is not None:
-        dataset = dataset.take(max_examples)
+    dataset, count = source.dataset, source.num_examples
+    if max_examples is not None and max_examples < count:
+        # Not the first ones: a folder comes sorted by class.
+        def is_taken(element):
+            number = element["id"]
+            return (number + 1) * max_examples // count > number * max_examples // count
+
+        dataset = dataset.filter(is_taken)
     dataset = dataset.map(
         prepare, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
     )
     dataset = dataset.batch(batch_size).prefetch(tf.data.AUTOTUNE)
     return dataset.with_options(_options())
-
-
-class _Order:
-    """Which elements a host sees in an epoch, in which order."""
-
-    def __init__(self, source, batch_size, shards, seed, shuffle_buffer, cache):
-        self.source, self.seed = source, seed
-        self.batch_size, self.shards = batch_size, shards
-        self.steps = steps_per_epoch(source, batch_size)
-        in_memory = source.channels is not None and source.load is not None
-        cache = cache and not in_memory
-        # A cached set is read from front to back, and shuffled as a stream.
-        self.streams = cache or source.load is None
-        self.cached = source.dataset.cache() if cache else None
-        self.buffer = source.num_examples if cache else shuffle_buffer
-        self.buffer = max(1, min(self.buffer, source.num_examples))
-
-    def elements(self, epoch, skipped):
-        """The epoch's elements (only their ids where the source loads by id).
-
-        Args:
-            epoch: int64 scalar.
-            skipped: int64 scalar, steps at the start of the epoch that are left out.
-        """
-        key = _key(self.seed, _ORDER, epoch)
-        return self._stream(key, skipped) if self.streams else self._ids(key, skipped)
-
-    def _ids(self, key, skipped):
-        hosts, host = self.shards
-        noise = tf.random.stateless_uniform(
-            (self.source.num_examples,),
-            tf.stack([key, 0]),
-            minval=None,
-            maxval=None,
-            dtype=tf.int64,
-        )
-        ids = tf.argsort(noise)[: self.steps * self.batch_size]
-        ids = tf.reshape(ids, (self.steps, hosts, self.batch_size // hosts))
-        ids = tf.reshape(ids[skipped:, host], (-1,))
-        return tf.data.Dataset.from_tensor_slices({"id": tf.cast(ids, tf.int64)})
-
-    def _stream(self, key, skipped):
-        hosts, host = self.shards
-        # The order must not depend on tf.random.set_seed, which tf.data mixes in; this
-        # sets the seed of the graph that the epoch's function is traced into, only.
-        tf.compat.v1.set_random_seed(1)
-        if self.cached is not None:
-            dataset = self.cached
-        elif self.source.shuffled is not None:
-            dataset = self.source.shuffled(key)
-        else:
-            dataset = self.source.dataset
-        dataset = dataset.shuffle(self.buffer, seed=key, reshuffle_each_iteration=False)
-        dataset = dataset.take(self.steps * self.batch_size)
-        dataset = dataset.skip(skipped * self.batch_size)
-        if hosts == 1:
-            return dataset
-        rows = self.batch_size // hosts
-        dataset = dataset.enumerate()
-        dataset = dataset.filter(
-            lambda index, _: index % self.batch_size // rows == host
-        )
-        return dataset.map(lambda _, element: element)
-
-
-def _key(seed: int, purpose: int, counter: tf.Tensor) -> tf.Tensor:
-    """An int64 scalar for each (seed, purpose, counter)."""
-    stream = tf.stack([tf.constant(seed, tf.int64), counter * 4 + purpose])
-    return tf.random.stateless_uniform(
-        (), stream, minval=None, maxval=None, dtype=tf.int64
-    )
 
 
 def _options() -> tf.data.Options:

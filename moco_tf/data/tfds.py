@@ -41,9 +41,6 @@ def open_tfds(
     if not name:
         raise DataError("name is missing for source tfds; give one such as cifar10.")
     builder = _open_builder(name, data_dir)
-    if not builder.is_prepared():
-        _prepare(builder, name, manual_dir)
-    split_info = _find_split(builder, name, split)
     features = builder.info.features
     # Not every top-level feature is a dict, and TFDS's dict has no get().
     names = tuple(features) if isinstance(features, tfds.features.FeaturesDict) else ()
@@ -55,6 +52,9 @@ def open_tfds(
             f"The TFDS set {name!r} has no feature 'image' of 8-bit images among "
             f"{', '.join(names) or features}; choose an image set such as cifar10."
         )
+    if not builder.is_prepared():
+        _prepare(builder, name, manual_dir)
+    split_info = _find_split(builder, name, split)
     label = features["label"] if "label" in names else None
     is_labelled = isinstance(label, tfds.features.ClassLabel)
     is_encoded = isinstance(image, tfds.features.Image)
@@ -87,9 +87,9 @@ def _open_builder(name, data_dir):
         return tfds.builder(name, data_dir=data_dir)
     # TFDS raises errors of many types, some of them only in some versions.
     except Exception as error:
-        where = f" nor in {data_dir}" if data_dir else ""
+        where = f"in {data_dir}" if data_dir else "prepared here"
         raise DataError(
-            f"name={name!r} is not a data set that TensorFlow Datasets knows{where} "
+            f"name={name!r} is neither known to TensorFlow Datasets nor {where} "
             f"({_first_line(error)}); the names are listed at "
             "https://www.tensorflow.org/datasets/catalog."
         ) from error
@@ -159,7 +159,7 @@ def _shuffled(builder, split_info, decoders, element):
     ]
     takes = tf.constant(takes, tf.int64)
     first_ids = tf.cumsum(takes, exclusive=True)
-    features = builder.info.features
+    features = decoders.extract_features(builder.info.features)
 
     def read(index):
         records = tf.data.TFRecordDataset(names[index])
@@ -167,7 +167,7 @@ def _shuffled(builder, split_info, decoders, element):
         return records.enumerate(first_ids[index])
 
     def parse(example_id, record):
-        example = features.deserialize_example(record, decoders=decoders)
+        example = features.deserialize_example(record, decoders=decoders.decoders)
         return element(example_id, example)
 
     def shuffled(seed):

@@ -169,7 +169,8 @@ def _resize_and_crop(image, resize, image_size, channels):
     size = shape * resize // shorter  # rounds down, as torchvision does
     image = tf.image.resize(image, size, method="bilinear", antialias=True)
     image = tf.cast(tf.clip_by_value(tf.round(image), 0.0, 255.0), tf.uint8)
-    top = (size - image_size) // 2
+    room = tf.cast(size - image_size, tf.float32)
+    top = tf.cast(tf.round(room / 2.0), tf.int32)  # halves to even, as torchvision
     image = image[top[0] : top[0] + image_size, top[1] : top[1] + image_size]
     return tf.ensure_shape(image, (image_size, image_size, channels))
 

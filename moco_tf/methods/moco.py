@@ -112,6 +112,9 @@ class MoCo(ContrastiveModel):
             **kwargs: further arguments of `keras.Model.compile`.
         """
         super().compile(optimizer=optimizer, **kwargs)
+        # Before the first step, so that this is traced once and can be restored.
+        with self.distribute_strategy.scope():
+            self.optimizer.build(self.query_encoder.trainable_variables)
         if self.bn_groups == 1 and self.distribute_strategy.num_replicas_in_sync == 1:
             log.info(
                 "MoCo on one replica with bn_groups=1: a query and its key share "

@@ -1,0 +1,104 @@
+"""Which examples an epoch has, in which order, and the keys of all randomness."""
+
+from __future__ import annotations
+
+import tensorflow as tf
+
+from moco_tf.data.sources import DataError, Source
+
+# What a random number is for: each purpose has its own stream of keys.
+ORDER, VIEWS, SHUFFLE_KEYS = range(3)
+
+
+def steps_per_epoch(source: Source, batch_size: int) -> int:
+    """Whole batches in an epoch; the rest is dropped, other examples each time.
+
+    Args:
+        source: the examples.
+        batch_size: the global batch.
+
+    Returns:
+        At least 1.
+
+    Raises:
+        DataError: the source is smaller than one batch.
+    """
+    steps = source.num_examples // batch_size
+    if not steps:
+        raise DataError(
+            f"batch_size={batch_size} is more than the {source.num_examples} examples "
+            f"of the source; use at most {source.num_examples}, or more images."
+        )
+    return steps
+
+
+class EpochOrder:
+    """Which elements a host sees in an epoch, in which order."""
+
+    def __init__(self, source, batch_size, shards, seed, shuffle_buffer, cache):
+        """See `moco_tf.data.two_views`, whose arguments these are."""
+        self.source, self.seed = source, seed
+        self.batch_size, self.shards = batch_size, shards
+        self.steps = steps_per_epoch(source, batch_size)
+        in_memory = source.channels is not None and source.load is not None
+        cache = cache and not in_memory
+        # A cached set is read from front to back, and shuffled as a stream.
+        self.streams = cache or source.load is None
+        self.cached = source.dataset.cache() if cache else None
+        self.buffer = source.num_examples if cache else shuffle_buffer
+        self.buffer = max(1, min(self.buffer, source.num_examples))
+
+    def elements(self, epoch, skipped):
+        """The epoch's elements (only their ids where the source loads by id).
+
+        Args:
+            epoch: int64 scalar.
+            skipped: int64 scalar, steps at the start of the epoch that are left out.
+        """
+        key = stream_key(self.seed, ORDER, epoch)
+        return self._stream(key, skipped) if self.streams else self._ids(key, skipped)
+
+    def _ids(self, key, skipped):
+        hosts, host = self.shards
+        noise = tf.random.stateless_uniform(
+            (self.source.num_examples,),
+            tf.stack([key, 0]),
+            minval=None,
+            maxval=None,
+            dtype=tf.int64,
+        )
+        ids = tf.argsort(noise)[: self.steps * self.batch_size]
+        ids = tf.reshape(ids, (self.steps, hosts, self.batch_size // hosts))
+        ids = tf.reshape(ids[skipped:, host], (-1,))
+        return tf.data.Dataset.from_tensor_slices({"id": tf.cast(ids, tf.int64)})
+
+    def _stream(self, key, skipped):
+        hosts, host = self.shards
+        # The order must not depend on tf.random.set_seed, which tf.data mixes in; this
+        # sets the seed of the graph that the epoch's function is traced into, only.
+        tf.compat.v1.set_random_seed(1)
+        if self.cached is not None:
+            dataset = self.cached
+        elif self.source.shuffled is not None:
+            dataset = self.source.shuffled(key)
+        else:
+            dataset = self.source.dataset
+        dataset = dataset.shuffle(self.buffer, seed=key, reshuffle_each_iteration=False)
+        dataset = dataset.take(self.steps * self.batch_size)
+        dataset = dataset.skip(skipped * self.batch_size)
+        if hosts == 1:
+            return dataset
+        rows = self.batch_size // hosts
+        dataset = dataset.enumerate()
+        dataset = dataset.filter(
+            lambda index, _: index % self.batch_size // rows == host
+        )
+        return dataset.map(lambda _, element: element)
+
+
+def stream_key(seed: int, purpose: int, counter: tf.Tensor) -> tf.Tensor:
+    """An int64 scalar for each (seed, purpose, counter)."""
+    stream = tf.stack([tf.constant(seed, tf.int64), counter * 4 + purpose])
+    return tf.random.stateless_uniform(
+        (), stream, minval=None, maxval=None, dtype=tf.int64
+    )

@@ -1,0 +1,93 @@
+"""SGD in torch's convention, and schedules, against their formulas."""
+
+import math
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from tensorflow import keras
+
+from moco_tf.optimizers import SGD, make_schedule
+
+
+def torch_sgd(weights, gradients, rates, momentum, decay):
+    """The three lines of torch's documentation."""
+    buffer = None
+    for gradient, rate in zip(gradients, rates):
+        gradient = gradient + decay * weights
+        buffer = gradient if buffer is None else momentum * buffer + gradient
+        weights = weights - rate * buffer
+    return weights
+
+
+def test_sgd_equals_torch_formula_while_the_rate_changes():
+    random = np.random.default_rng(0)
+    start, gradients = random.normal(size=7), random.normal(size=(6, 7))
+    schedule = make_schedule(
+        "step", 0.5, epochs=6, steps_per_epoch=1, milestones=(2, 4)
+    )
+    variable, optimizer = tf.Variable(start), SGD(schedule, 0.9, 1e-2)
+    for gradient in gradients:
+        optimizer.apply_gradients([(tf.constant(gradient), variable)])
+    rates = [0.5, 0.5, 0.05, 0.05, 0.005, 0.005]
+    expected = torch_sgd(start, gradients, rates, 0.9, 1e-2)
+    np.testing.assert_allclose(variable.numpy(), expected, rtol=1e-12)
+
+
+def test_sgd_keeps_a_plain_rate_in_double_precision_and_settable():
+    optimizer = SGD(0.06)
+    assert float(optimizer.learning_rate.numpy()) == 0.06
+    optimizer.learning_rate = 0.006
+    assert float(optimizer.learning_rate.numpy()) == 0.006
+
+
+def test_sgd_round_trips_through_its_configuration():
+    schedule = make_schedule(
+        "cosine", 0.1, epochs=4, steps_per_epoch=5, warmup_epochs=1, per_epoch=True
+    )
+    twin = SGD.from_config(SGD(schedule, 0.8, 3e-4).get_config())
+    assert (twin.momentum, twin.weight_decay) == (0.8, 3e-4)
+    for step in range(20):
+        assert float(twin._learning_rate(step)) == pytest.approx(float(schedule(step)))
+    again = keras.optimizers.deserialize(keras.optimizers.serialize(SGD(0.25)))
+    assert isinstance(again, SGD) and float(again.learning_rate) == 0.25
+
+
+@pytest.mark.parametrize(
+    "arguments, sentence",
+    [({"momentum": 1.5}, "momentum=1.5"), ({"weight_decay": -1}, "weight_decay=-1")],
+)
+def test_sgd_refuses_values_out_of_range(arguments, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        SGD(0.1, **arguments)
+
+
+def test_cosine_reaches_zero_at_the_end_of_the_run():
+    schedule = make_schedule("cosine", 0.03, epochs=10, steps_per_epoch=7)
+    for step in range(71):
+        expected = 0.03 * 0.5 * (1 + math.cos(math.pi * step / 70))
+        assert float(schedule(step)) == pytest.approx(expected, abs=1e-12)
+
+
+def test_per_epoch_cosine_is_the_reference_staircase():
+    schedule = make_schedule(
+        "cosine", 0.06, epochs=3, steps_per_epoch=10, per_epoch=True
+    )
+    for step in range(30):
+        expected = 0.06 * 0.5 * (1 + math.cos(math.pi * (step // 10) / 3))
+        assert float(schedule(tf.constant(step, tf.int64))) == pytest.approx(expected)
+
+
+def test_warm_up_rises_linearly_and_hands_over():
+    schedule = make_schedule(
+        "cosine", 1.0, epochs=10, steps_per_epoch=10, warmup_epochs=2
+    )
+    rates = [float(schedule(step)) for step in range(101)]
+    np.testing.assert_allclose(rates[:21], np.arange(21) / 20, atol=1e-9)
+    expected = [0.5 * (1 + math.cos(math.pi * s / 80)) for s in range(81)]
+    np.testing.assert_allclose(rates[20:], expected, atol=1e-9)
+
+
+def test_unknown_schedule_is_refused():
+    with pytest.raises(ValueError, match='schedule="linear"'):
+        make_schedule("linear", 1.0, epochs=1, steps_per_epoch=1)

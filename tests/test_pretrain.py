@@ -1,0 +1,252 @@
+"""A run as its user sees it: artefacts, exact resumption, sentences for mistakes."""
+
+import csv
+import json
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from moco_tf import callbacks
+from moco_tf.callbacks.health import diagnose, spread
+from moco_tf.config import ConfigError, load_config
+from moco_tf.data import DataError
+from moco_tf.pretrain import build_encoder, pretrain
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+SMALL = (
+    "encoder.width=4",
+    "data.image_size=16",
+    "method.queue_size=64",
+    "method.dim=16",
+    "train.epochs=2",
+    "train.batch_size=32",
+    "train.steps_per_epoch=2",
+    "monitor.max_train=300",
+    "monitor.max_test=100",
+    "monitor.knn_k=20",
+    "monitor.linear=false",
+)
+
+
+def small(tmp_path, *overrides, name="run"):
+    return load_config(None, (*SMALL, f"runs_dir={tmp_path}", f"name={name}", *overrides))
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs")
+    return pretrain(small(folder)), folder / "run"
+
+
+def test_run_directory_holds_every_artefact(finished):
+    _, run = finished
+    for name in (
+        "config.yaml",
+        "history.csv",
+        "checkpoints/checkpoint",
+        "saved_model/saved_model.pb",
+        "report/curves.png",
+        "report/neighbours.png",
+        "report/summary.json",
+        "tensorboard/embeddings.tsv",
+        "tensorboard/labels.tsv",
+    ):
+        assert (run / name).stat().st_size > 0, name
+    assert list((run / "tensorboard").glob("events*"))
+
+
+def test_history_has_the_untrained_encoder_and_every_sign_of_health(finished):
+    _, run = finished
+    rows = list(csv.DictReader(open(run / "history.csv")))
+    assert [row["epoch"] for row in rows] == ["0", "1", "2"]
+    assert rows[0]["knn"] and not rows[0]["loss"]
+    for name in (
+        "loss loss_ceiling top1 top5 positive_similarity negative_similarity "
+        "feature_std effective_rank queue_age false_negative_rate key_distance "
+        "learning_rate images_per_second input_wait knn"
+    ).split():
+        assert np.isfinite(float(rows[2][name])), name
+
+
+def test_closing_figures_compare_raw_untrained_and_trained(finished):
+    figures, run = finished
+    assert json.loads((run / "report/summary.json").read_text()) == {
+        key: figures[key] for key in ("raw_pixels", "untrained", "trained")
+    }
+    assert all(0 <= figures[key]["knn"] <= 1 for key in ("raw_pixels", "untrained"))
+
+
+def test_saved_model_serves_without_moco_tf(finished):
+    _, run = finished
+    program = (
+        "import sys, tensorflow as tf; m = tf.saved_model.load(sys.argv[1]);"
+        "f = m.signatures['serving_default'](tf.zeros((2, 16, 16, 3)));"
+        "assert set(f) == {'features', 'embedding'}, f.keys();"
+        "assert 'moco_tf' not in sys.modules; print(f['features'].shape)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(run / "saved_model")],
+        capture_output=True,
+        text=True,
+        cwd=run,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "(2, 32)" in done.stdout
+
+
+def _weights(run):
+    reader = tf.train.load_checkpoint(str(run / "checkpoints"))
+    return {
+        name: reader.get_tensor(name)
+        for name in reader.get_variable_to_shape_map()
+        if "save_counter" not in name and name != "_CHECKPOINTABLE_OBJECT_GRAPH"
+    }
+
+
+def test_killed_run_resumes_bit_exactly(tmp_path, monkeypatch):
+    overrides = ("train.epochs=3", "train.deterministic=true", "monitor.every=0")
+    whole = small(tmp_path, *overrides, name="whole")
+    pretrain(whole)
+    killed = small(tmp_path, *overrides, name="killed")
+    save = callbacks.Checkpoints.on_epoch_end
+
+    def save_then_die(self, epoch, logs=None):
+        save(self, epoch, logs)
+        if epoch == 0:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(callbacks.Checkpoints, "on_epoch_end", save_then_die)
+        with pytest.raises(KeyboardInterrupt):
+            pretrain(killed)
+    pretrain(killed)
+    expected, found = _weights(whole.run_dir), _weights(killed.run_dir)
+    assert set(expected) == set(found) and len(expected) > 50
+    for name, value in expected.items():
+        np.testing.assert_array_equal(found[name], value, err_msg=name)
+
+
+def test_full_disk_keeps_the_previous_checkpoint(tmp_path, monkeypatch):
+    config = small(tmp_path, "train.epochs=3", "monitor.every=0")
+    write = tf.train.Checkpoint._write
+
+    def write_once(self, prefix, *args, **kwargs):
+        if not prefix.endswith("epoch-1"):
+            raise tf.errors.ResourceExhaustedError(None, None, "No space left on device")
+        return write(self, prefix, *args, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(tf.train.Checkpoint, "_write", write_once)
+        with pytest.raises(ConfigError, match="No space left.*epoch-1 is kept"):
+            pretrain(config)
+    latest = tf.train.latest_checkpoint(str(config.run_dir / "checkpoints"))
+    assert latest.endswith("epoch-1")
+    assert pretrain(config)["run_dir"] == str(config.run_dir)
+
+
+def test_checkpoint_of_another_architecture_is_refused(finished, tmp_path):
+    _, run = finished
+    other = small(tmp_path, "encoder.width=8", "monitor.every=0")
+    other.run_dir.mkdir()
+    (other.run_dir / "checkpoints").symlink_to(run / "checkpoints")
+    with pytest.raises(ConfigError, match="does not fit this model"):
+        (other.run_dir / "report").mkdir()
+        pretrain(other)
+
+
+def test_directory_of_another_run_is_refused(finished):
+    _, run = finished
+    with pytest.raises(ConfigError, match="method.temperature was 0.2 and is 0.5"):
+        pretrain(small(run.parent, "method.temperature=0.5"))
+
+
+@pytest.mark.parametrize(
+    "overrides, kind, sentence",
+    [
+        (("data.source=folder", "data.data_dir=/no/where"), DataError, "/no/where"),
+        (("data.source=tfds", "data.name=cifar99"), DataError, "cifar99"),
+        (("encoder.name=resnet51",), ConfigError, "encoder.name='resnet51'"),
+        (("train.batch_size=36",), ConfigError, "batch_size=36"),
+        (("distribution.gpus=[0]",), ConfigError, r"distribution.gpus"),
+    ],
+)
+def test_mistakes_get_one_sentence(tmp_path, overrides, kind, sentence):
+    with pytest.raises(kind, match=sentence) as raised:
+        pretrain(small(tmp_path, *overrides))
+    assert "\n" not in str(raised.value)
+
+
+def test_probe_without_labels_is_refused(tmp_path):
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for number in range(40):
+        pixels = np.random.default_rng(number).integers(0, 255, (20, 20, 3))
+        png = tf.io.encode_png(pixels.astype(np.uint8)).numpy()
+        (folder / f"{number}.png").write_bytes(png)
+    overrides = ("data.source=folder", f"data.data_dir={folder}")
+    with pytest.raises(DataError, match="label"):
+        pretrain(small(tmp_path, *overrides, "monitor.test_split=train"))
+    figures = pretrain(small(tmp_path, *overrides, "monitor.every=0", name="plain"))
+    assert list(figures) == ["run_dir"]
+
+
+def test_two_replicas_train_from_the_command_line(tmp_path):
+    words = [f"--{word}" for word in SMALL]
+    done = subprocess.run(
+        [sys.executable, "train.py", *words, "--monitor.every=0"]
+        + ["--distribution.replicas=2", f"--runs_dir={tmp_path}", "--name=two"],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "2 replicas" in done.stdout and "ShuffleBN" in done.stdout
+    assert (tmp_path / "two/saved_model/saved_model.pb").exists()
+
+
+def test_encoder_names_are_those_of_the_papers():
+    for depth, features in ((18, 32), (34, 32), (50, 128)):
+        config = load_config(None, (f"encoder.name=resnet{depth}", "encoder.width=4"))
+        assert build_encoder(config).output_shape == (None, features)
+
+
+HEALTHY = {
+    "loss": 4.0,
+    "loss_ceiling": 8.0,
+    "feature_std": 0.9,
+    "effective_rank": 40.0,
+    "top1": 0.4,
+    "input_wait": 0.01,
+    "false_negative_rate": 0.0,
+}
+
+
+@pytest.mark.parametrize(
+    "signs, topic",
+    [
+        ({}, None),
+        ({"feature_std": 0.01}, "collapsed"),
+        ({"effective_rank": 1.1}, "collapsed"),
+        ({"loss": 7.99}, "stuck"),
+        ({"top1": 0.995}, "leak"),
+        ({"input_wait": 0.6}, "input"),
+        ({"false_negative_rate": 0.01}, "false negatives"),
+    ],
+)
+def test_diagnosis_names_what_looks_wrong(signs, topic):
+    found = diagnose({**HEALTHY, **signs}, epoch=1)
+    assert list(found) == ([topic] if topic else [])
+
+
+def test_spread_tells_a_full_sphere_from_a_collapsed_one():
+    rows = np.random.default_rng(0).normal(size=(5000, 16))
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    deviation, rank = spread(rows)
+    assert deviation == pytest.approx(1, abs=0.02) and rank == pytest.approx(16, abs=0.2)
+    line = np.outer(np.sign(rows[:, 0]), np.eye(16)[3])
+    assert spread(line)[1] == pytest.approx(1, abs=1e-6)
+    assert spread(np.repeat(rows[:1], 100, 0))[0] == pytest.approx(0, abs=1e-9)
