@@ -189,5 +189,3 @@ def make_schedule(
     if warmup:
         schedule = Warmup(schedule, warmup)
     return PerEpoch(schedule, steps_per_epoch) if per_epoch else schedule
-
-

@@ -70,7 +70,9 @@ def _run(config, strategy, run_dir):
         model = build_model(config, steps, strategy.num_replicas_in_sync)
     _announce(config, source, steps, strategy)
     checkpoints = callbacks.Checkpoints(
-        run_dir / "checkpoints", config.train.checkpoint_every, config.train.keep_checkpoints
+        run_dir / "checkpoints",
+        config.train.checkpoint_every,
+        config.train.keep_checkpoints,
     )
     checkpoints.set_model(model)
     try:
@@ -376,7 +378,8 @@ def _announce(config, source, steps, strategy):
         config.optimizer.learning_rate,
     )
     if groups > 1:
-        log.info("Batch norm in %d groups per replica; keys shuffled over them.", groups)
+        text = "Batch norm in %d groups per replica; keys shuffled over them."
+        log.info(text, groups)
     elif replicas > 1:
         log.info("Batch norm per replica; keys shuffled over replicas (ShuffleBN).")
     if config.method.queue_size > source.num_examples:
@@ -429,9 +432,7 @@ def _finish(config, run_dir, model, monitor, baselines, history):
         figures["trained"] = {
             probe.name: float(last[probe.name]) for probe in monitor.probes
         }
-        _, test = monitor.features.get(
-            model.encoder, int(model.optimizer.iterations)
-        )
+        _, test = monitor.features.get(model.encoder, int(model.optimizer.iterations))
         shown = len(monitor.images)
         artefacts["nearest neighbours"] = report.neighbour_gallery(
             monitor.images,

@@ -61,9 +61,7 @@ def test_groups_are_normalised_apart_and_statistics_follow_their_unbiased_mean(
 
 
 @pytest.mark.parametrize("shape", [(8, 5, 5, 3), (64, 3)])
-@pytest.mark.parametrize(
-    ("name", "tolerance"), [("float64", 1e-11), ("float32", 2e-5)]
-)
+@pytest.mark.parametrize(("name", "tolerance"), [("float64", 1e-11), ("float32", 2e-5)])
 def test_gradients_equal_those_of_plain_moments(policy, name, tolerance, shape):
     policy(name)
     layer = BatchNormalization(groups=4)

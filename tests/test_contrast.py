@@ -48,7 +48,9 @@ def test_info_nce_gradient_equals_finite_differences(temperature):
         step[index] = 1e-6
         above = slow_info_nce(query + step, key, negatives, temperature).sum()
         below = slow_info_nce(query - step, key, negatives, temperature).sum()
-        assert gradient[index] == pytest.approx((above - below) / 2e-6, rel=2e-4, abs=1e-6)
+        assert gradient[index] == pytest.approx(
+            (above - below) / 2e-6, rel=2e-4, abs=1e-6
+        )
 
 
 def test_uninformed_encoder_loses_the_logarithm_of_its_choices():
@@ -94,7 +96,9 @@ def test_queue_evicts_oldest_key_first_and_loses_none_when_it_wraps(size, replic
         enqueue(tf.constant(keys), tf.constant(ids))
         oracle.extend(zip(ids, keys))
         held = {
-            int(i): key for i, key in zip(queue.ids.numpy(), queue.keys.numpy()) if i >= 0
+            int(i): key
+            for i, key in zip(queue.ids.numpy(), queue.keys.numpy())
+            if i >= 0
         }
         assert sorted(held) == sorted(int(i) for i, _ in oracle)
         for i, key in oracle:
@@ -115,7 +119,9 @@ def test_queue_starts_with_random_unit_rows_of_no_image():
 
 def test_queue_refuses_more_keys_than_rows():
     queue = KeyQueue(4, 2)
-    with pytest.raises(ValueError, match="queue_size=4 is smaller than the global batch"):
+    with pytest.raises(
+        ValueError, match="queue_size=4 is smaller than the global batch"
+    ):
         queue.enqueue(tf.zeros((5, 2)), tf.zeros((5,), tf.int64))
 
 

@@ -88,9 +88,7 @@ def test_each_layout_is_the_one_that_torch_has():
     np.testing.assert_array_equal(
         shortcut.moving_variance, state["layer2.0.downsample.1.running_var"]
     )
-    np.testing.assert_array_equal(
-        shortcut.gamma, state["layer2.0.downsample.1.weight"]
-    )
+    np.testing.assert_array_equal(shortcut.gamma, state["layer2.0.downsample.1.weight"])
 
 
 def test_counters_are_optional_to_read_and_written_as_zero():

@@ -33,7 +33,9 @@ SMALL = (
 
 
 def small(tmp_path, *overrides, name="run"):
-    return load_config(None, (*SMALL, f"runs_dir={tmp_path}", f"name={name}", *overrides))
+    return load_config(
+        None, (*SMALL, f"runs_dir={tmp_path}", f"name={name}", *overrides)
+    )
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +63,7 @@ def test_run_directory_holds_every_artefact(finished):
 
 def test_history_has_the_untrained_encoder_and_every_sign_of_health(finished):
     _, run = finished
-    rows = list(csv.DictReader(open(run / "history.csv")))
+    rows = list(csv.DictReader((run / "history.csv").read_text().splitlines()))
     assert [row["epoch"] for row in rows] == ["0", "1", "2"]
     assert rows[0]["knn"] and not rows[0]["loss"]
     for name in (
@@ -136,7 +138,9 @@ def test_full_disk_keeps_the_previous_checkpoint(tmp_path, monkeypatch):
 
     def write_once(self, prefix, *args, **kwargs):
         if not prefix.endswith("epoch-1"):
-            raise tf.errors.ResourceExhaustedError(None, None, "No space left on device")
+            raise tf.errors.ResourceExhaustedError(
+                None, None, "No space left on device"
+            )
         return write(self, prefix, *args, **kwargs)
 
     with monkeypatch.context() as patch:
@@ -246,7 +250,9 @@ def test_spread_tells_a_full_sphere_from_a_collapsed_one():
     rows = np.random.default_rng(0).normal(size=(5000, 16))
     rows /= np.linalg.norm(rows, axis=1, keepdims=True)
     deviation, rank = spread(rows)
-    assert deviation == pytest.approx(1, abs=0.02) and rank == pytest.approx(16, abs=0.2)
+    assert deviation == pytest.approx(1, abs=0.02) and rank == pytest.approx(
+        16, abs=0.2
+    )
     line = np.outer(np.sign(rows[:, 0]), np.eye(16)[3])
     assert spread(line)[1] == pytest.approx(1, abs=1e-6)
     assert spread(np.repeat(rows[:1], 100, 0))[0] == pytest.approx(0, abs=1e-9)

@@ -97,7 +97,7 @@ def diagnose(logs: dict, epoch: int) -> dict[str, str]:
         topic -> sentence, empty when nothing looks wrong.
     """
     found = {}
-    if logs["feature_std"] < 0.1 or logs["effective_rank"] < 2:
+    if epoch >= 1 and (logs["feature_std"] < 0.1 or logs["effective_rank"] < 2):
         found["collapsed"] = (
             f"The run looks collapsed: embeddings deviate by {logs['feature_std']:.3f} "
             f"(1 is healthy) and span {logs['effective_rank']:.1f} dimensions; usually "
@@ -112,14 +112,16 @@ def diagnose(logs: dict, epoch: int) -> dict[str, str]:
         )
     if epoch <= 1 and logs["top1"] > 0.98:
         found["leak"] = (
-            f"The own key is found {100 * logs['top1']:.0f} % of the time so early that "
-            "batch statistics or a trivial cue may leak it; usually method.bn_groups is "
-            "1 on one replica, or the images hold a border or a mark of their own."
+            f"The own key is found {100 * logs['top1']:.0f} % of the time so early "
+            "that batch statistics or a trivial cue may leak it; usually "
+            "method.bn_groups is 1 on one replica, or the images hold a border or a "
+            "mark of their own."
         )
     if epoch >= 1 and logs["input_wait"] > 0.3:
         found["input"] = (
-            f"Training waits for images {100 * logs['input_wait']:.0f} % of the time; "
-            "use data.cache=true if they fit into memory, smaller files, or more cores."
+            f"Training waits for images {100 * logs['input_wait']:.0f} % of the "
+            "time; use data.cache=true if they fit into memory, smaller files, or more "
+            "cores."
         )
     if logs["false_negative_rate"] * math.expm1(logs["loss_ceiling"]) > 1:
         found["false negatives"] = (

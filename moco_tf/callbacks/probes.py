@@ -87,6 +87,4 @@ class LinearProbe(_Probe):
 
     def score(self, train, test) -> float:
         """Accuracy on test features of a classifier fitted to train features."""
-        return linear_accuracy(
-            train.features, train.labels, test.features, test.labels
-        )
+        return linear_accuracy(train.features, train.labels, test.features, test.labels)

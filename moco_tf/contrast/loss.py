@@ -70,9 +70,7 @@ def contrast(
         log_normaliser = tf.math.reduce_logsumexp(
             tf.concat([positive_logit[:, None], negative_logits], axis=1), axis=1
         )
-    rank = tf.reduce_sum(
-        tf.cast(negative > positive[:, None], tf.int32), axis=1
-    )
+    rank = tf.reduce_sum(tf.cast(negative > positive[:, None], tf.int32), axis=1)
     return Contrast(
         loss=log_normaliser - positive_logit,
         rank=rank,

@@ -73,7 +73,8 @@ class MoCo(ContrastiveModel):
             )
         if temperature <= 0:
             raise ValueError(
-                f"temperature={temperature} is not positive; the papers use 0.07 and 0.2."
+                f"temperature={temperature} is not positive; the papers use 0.07 and "
+                "0.2."
             )
         if bn_groups < 1:
             raise ValueError(f"bn_groups={bn_groups} is less than 1; use 1 or more.")
@@ -118,7 +119,8 @@ class MoCo(ContrastiveModel):
         if self.bn_groups == 1 and self.distribute_strategy.num_replicas_in_sync == 1:
             log.info(
                 "MoCo on one replica with bn_groups=1: a query and its key share "
-                "batch-norm statistics and may leak through them; bn_groups=8 avoids it."
+                "batch-norm statistics and may leak through them; bn_groups=8 avoids "
+                "it."
             )
 
     def train_step(self, batch: dict) -> dict[str, tf.Tensor]:
