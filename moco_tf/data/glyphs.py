@@ -25,8 +25,8 @@ def glyphs(split: str, seed: int = 0) -> Source:
     """Images of 32 x 32 pixels, each a jittered 3 x 3 grid of one shape.
 
     The class is the shape and nothing else: place, size and slight rotation of the nine
-    copies, which of them are light and which dark, the grey of the ground, and the
-    noise are random and independent of it. There is no colour, which would be a
+    copies, whether they are lighter or darker than the ground, its grey, and the noise
+    are random and independent of it. There is no colour, which would be a
     shortcut: an encoder that told images apart by colour would need to learn no shape.
     Crops, flips, jitter and grayscale leave the class recognisable.
 
@@ -96,11 +96,7 @@ def _coverage(label: int, count: int, random: np.random.Generator) -> np.ndarray
     x, y = cosine * right + sine * down, cosine * down - sine * right
     inside = _inside(NAMES[label], x, y)
     blocks = inside.reshape(count, SIZE, _SAMPLES, SIZE, _SAMPLES)
-    # Light and dark shapes in every image: one polarity per image would be a cue of its
-    # own, by which an encoder tells half the images from the other half and stops.
-    polarity = random.choice(np.float32([-1.0, 1.0]), grid)
-    cells = index[::_SAMPLES]
-    polarity = polarity[:, cells][:, :, cells]
+    polarity = random.choice(np.float32([-1.0, 1.0]), (count, 1, 1))
     return polarity * blocks.mean(axis=(2, 4), dtype=np.float32)
 
 
