@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pathlib
+import shutil
 
 import tensorflow as tf
 from tensorflow import keras
@@ -84,8 +85,9 @@ class Checkpoints(keras.callbacks.Callback):
         try:
             self._manager.save(checkpoint_number=done)
         except (OSError, tf.errors.OpError) as error:
+            # TensorFlow gathers the parts in a folder of that name before it moves them.
             for part in self.folder.glob(f"epoch-{done}*"):
-                part.unlink()
+                shutil.rmtree(part) if part.is_dir() else part.unlink()
             reason = str(error).strip().splitlines()[0][:200]
             raise RunError(
                 f"the checkpoint of epoch {done} could not be written to "
