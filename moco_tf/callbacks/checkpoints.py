@@ -85,7 +85,7 @@ class Checkpoints(keras.callbacks.Callback):
         try:
             self._manager.save(checkpoint_number=done)
         except (OSError, tf.errors.OpError) as error:
-            # TensorFlow gathers the parts in a folder of that name before it moves them.
+            # TensorFlow gathers the parts in a folder before it moves them.
             for part in self.folder.glob(f"epoch-{done}*"):
                 shutil.rmtree(part) if part.is_dir() else part.unlink()
             reason = str(error).strip().splitlines()[0][:200]
