@@ -1,4 +1,7 @@
-"""Pretrain an encoder: `python train.py [--config FILE.yaml] [--section.key=value]`."""
+"""Pretrain an encoder: `python train.py [--config FILE.yaml] [--section.key=value]`.
+
+`--sweep FILE.yaml` runs the rows of a file from configs/sweeps instead.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,8 @@ import os
 import sys
 
 from moco_tf.config import ConfigError, parse_args
+from moco_tf.config.sweep import parse_sweep
+from moco_tf.sweep import run_sweep
 
 
 def main(argv: list[str]) -> int:
@@ -13,6 +18,10 @@ def main(argv: list[str]) -> int:
     config = None
     mistakes: tuple[type[Exception], ...] = (ConfigError,)
     try:
+        if any(word.partition("=")[0] == "--sweep" for word in argv):
+            folder = run_sweep(parse_sweep(argv))
+            print(f"All runs are finished; next: python evaluate.py tables {folder}")
+            return 0
         config, resume = parse_args(argv)
         # 2 would still show errors about GPU libraries that a CPU run does without.
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")

@@ -79,9 +79,11 @@ class SGD(keras.optimizers.Optimizer):
         """Updates one variable."""
         learning_rate = tf.cast(self.learning_rate, variable.dtype)
         velocity = self.velocities[self._index_dict[self._var_key(variable)]]
-        gradient = gradient + self.weight_decay * variable
-        velocity.assign(self.momentum * velocity + gradient)
+        velocity.assign(self.momentum * velocity + self._direction(gradient, variable))
         variable.assign_sub(learning_rate * velocity)
+
+    def _direction(self, gradient, variable):
+        return gradient + self.weight_decay * variable
 
     def get_config(self) -> dict:
         """Returns the constructor's arguments."""
@@ -92,6 +94,56 @@ class SGD(keras.optimizers.Optimizer):
         )
         config.pop("is_legacy_optimizer", None)
         return config
+
+
+@keras.saving.register_keras_serializable(package="moco_tf")
+class LARS(SGD):
+    """SGD whose steps are scaled to the norm of each parameter, for large batches.
+
+    For a gradient g of a parameter w of rank 2 or more: g += weight_decay * w;
+    g *= trust * |w| / |g|, unless a norm is 0; then as `SGD`. Biases and batch-norm
+    parameters, of rank 1, get neither decay nor scaling. The learning rate stays
+    outside the velocity, as in MoCo v3's code; SimCLR's has it inside.
+
+    Args:
+        learning_rate: float or `LearningRateSchedule`, see `SGD`.
+        momentum: weight of the old velocity, 0 to 1.
+        weight_decay: added to the gradient of parameters of rank 2 or more.
+        trust: norm of a step at learning rate 1, relative to the parameter's.
+        name: of the optimiser.
+        **kwargs: further arguments of `keras.optimizers.Optimizer`.
+
+    Raises:
+        ValueError: as `SGD`, or if trust is not positive.
+
+    Source: You et al. 2017 (arXiv 1708.03888), as MoCo v3 uses it.
+    """
+
+    def __init__(
+        self,
+        learning_rate: float | Schedule = 4.8,
+        momentum: float = 0.9,
+        weight_decay: float = 1e-6,
+        trust: float = 0.001,
+        name: str = "LARS",
+        **kwargs,
+    ):
+        if trust <= 0:
+            raise ValueError(f"trust={trust} is not positive; use 0.001.")
+        super().__init__(learning_rate, momentum, weight_decay, name, **kwargs)
+        self.trust = trust
+
+    def _direction(self, gradient, variable):
+        if variable.shape.rank <= 1:
+            return gradient
+        gradient = super()._direction(gradient, variable)
+        norm, step = tf.norm(variable), tf.norm(gradient)
+        scale = self.trust * tf.math.divide_no_nan(norm, step)
+        return gradient * tf.where((norm > 0) & (step > 0), scale, 1)
+
+    def get_config(self) -> dict:
+        """Returns the constructor's arguments."""
+        return {**super().get_config(), "trust": self.trust}
 
 
 @keras.saving.register_keras_serializable(package="moco_tf")

@@ -179,7 +179,7 @@ BAD_OVERRIDES = {
     "optimizer.momentum=1": "less than 1",
     "optimizer.weight_decay=-0.1": "use 0 or more",
     "optimizer.decay_factor=0": "above 0 and up to 1",
-    "optimizer.warmup_epochs=10": "less than train.epochs=10",
+    "optimizer.warmup_epochs=16": "less than train.epochs=16",
     "optimizer.schedule=step": "needs epochs to drop at",
     "optimizer.milestones=[5]": "has no effect with optimizer.schedule=cosine",
     "train.batch_size=1": "use 2 or more",
@@ -205,9 +205,9 @@ def test_bad_override_is_refused_in_one_sentence(override):
     assert sentence[-1] in ".?"
 
 
-@pytest.mark.parametrize("milestones", ["[6,5]", "[5,5]", "[0,5]", "[5,10]"])
+@pytest.mark.parametrize("milestones", ["[6,5]", "[5,5]", "[0,5]", "[5,16]"])
 def test_milestones_must_rise_within_the_run(milestones):
-    with pytest.raises(ConfigError, match=r"must rise and lie .* train.epochs=10"):
+    with pytest.raises(ConfigError, match=r"must rise and lie .* train.epochs=16"):
         load_config(
             None, ["optimizer.schedule=step", f"optimizer.milestones={milestones}"]
         )

@@ -8,17 +8,27 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow as tf
+from conftest import mirrored
 from tensorflow import keras
 
+from moco_tf.data.labelled import even_batches
 from moco_tf.evaluation import (
     FeatureExtractor,
+    Features,
     MonitorFeatures,
     extract_features,
     knn_accuracy,
     knn_predict,
+    knn_predict_all,
     linear_accuracy,
+    linear_sweep,
     nearest_neighbours,
 )
+from moco_tf.evaluation.cache import cached_features
+from moco_tf.evaluation.chance import explain_chance
+from moco_tf.evaluation.classifier import LinearClassifier
+from moco_tf.evaluation.knn import _top_k
+from moco_tf.optimizers import SGD
 
 
 def tiny_encoder(dtype="float32", dim=5):
@@ -203,6 +213,52 @@ def test_hot_knn_matches_scikit_learn_uniform_vote():
     np.testing.assert_array_equal(got, oracle.predict(test))
 
 
+def test_votes_of_every_k_and_temperature_in_one_pass_match_the_slow_oracle():
+    train, train_labels = clusters(300)
+    test, _ = clusters(60, seed=1)
+    ks, temperatures = (20, 1, 300, 7), (0.07, np.inf, 0.5)
+    got = knn_predict_all(train, train_labels, test, ks, temperatures)
+    assert got.shape == (3, 4, 60)
+    for i, temperature in enumerate(temperatures):
+        for j, k in enumerate(ks):
+            expected = slow_knn(train, train_labels, test, k, temperature)
+            np.testing.assert_array_equal(got[i, j], expected, f"{k} {temperature}")
+
+
+def test_uniform_votes_equal_scikit_learn_for_every_k():
+    neighbors = pytest.importorskip("sklearn.neighbors")
+    train, train_labels = clusters(2000, classes=10)
+    test, _ = clusters(300, classes=10, seed=1)
+    ks = (1, 2, 10, 20, 100, 200)
+    got = knn_predict_all(train, train_labels, test, ks, [np.inf])[0]
+    for k, predicted in zip(ks, got):
+        oracle = neighbors.KNeighborsClassifier(k, metric="cosine", algorithm="brute")
+        # In float64, so that the oracle's own rounding decides nothing.
+        oracle.fit(train.astype(np.float64), train_labels)
+        expected = oracle.predict(test.astype(np.float64))
+        np.testing.assert_array_equal(predicted, expected, f"k={k}")
+
+
+@pytest.mark.parametrize("columns", [15, 64, 1000, 1003, 4096])
+@pytest.mark.parametrize("k", [1, 5, 15])
+def test_top_k_by_groups_equals_a_full_sort(columns, k):
+    rng = np.random.default_rng(columns)
+    rows = np.stack(
+        [
+            rng.normal(size=columns),
+            np.arange(columns),
+            -np.arange(columns),
+            np.zeros(columns),
+            rng.integers(0, 4, columns),  # many equals, at the edge of the k too
+            rng.integers(0, columns // 2, columns),
+        ]
+    ).astype(np.float32)
+    values, index = _top_k(tf.constant(rows), k)
+    expected = np.argsort(-rows, axis=1, kind="stable")[:, :k]
+    np.testing.assert_array_equal(index, expected)
+    np.testing.assert_array_equal(values, np.take_along_axis(rows, expected, axis=1))
+
+
 def test_knn_accepts_sparse_labels_and_cold_temperature():
     train, labels = clusters(200, noise=0.1)
     names = np.array([7, 1000, 3, 12345678901, 0])
@@ -249,6 +305,220 @@ def test_knn_explains_bad_input(changes, message):
     )
     with pytest.raises(ValueError, match=message):
         knn_accuracy(**{**good, **changes})
+
+
+# Features on several devices and on disk
+
+
+@pytest.mark.parametrize("replicas", [2, 8])
+def test_replicas_share_extraction_in_order_with_a_partial_last_batch(replicas):
+    examples, dataset = labelled_batches(count=27, batch=8)
+    strategy = mirrored(replicas)
+    with strategy.scope():
+        encoder = tiny_encoder()
+    alone = FeatureExtractor(encoder).extract(dataset)
+    shared = FeatureExtractor(encoder, strategy=strategy).extract(dataset)
+    np.testing.assert_array_equal(shared.ids, examples["id"])
+    np.testing.assert_array_equal(shared.labels, examples["label"])
+    np.testing.assert_allclose(shared.features, alone.features, rtol=1e-5)
+
+
+def some_features(count=6):
+    features, labels = clusters(count)
+    return Features(features, labels.astype(np.int64), np.arange(count))
+
+
+def test_cached_features_are_read_back_to_the_bit_and_kept_apart(tmp_path):
+    made = []
+
+    def extract():
+        made.append(some_features(6 + len(made)))
+        return made[-1]
+
+    first = cached_features(tmp_path / "deep", {"weights": "a"}, extract)
+    again = cached_features(tmp_path / "deep", {"weights": "a"}, extract)
+    other = cached_features(tmp_path / "deep", {"weights": "b"}, extract)
+    assert len(made) == 2
+    for name in ("features", "labels", "ids"):
+        np.testing.assert_array_equal(getattr(again, name), getattr(first, name))
+        assert getattr(again, name).dtype == getattr(first, name).dtype
+    assert len(other) == 7
+
+
+def test_interrupted_extraction_or_writing_leaves_no_file(tmp_path, monkeypatch):
+    def broken(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        cached_features(tmp_path, {}, broken)
+    monkeypatch.setattr(np, "savez", broken)
+    with pytest.raises(KeyboardInterrupt):
+        cached_features(tmp_path, {}, some_features)
+    assert list(tmp_path.iterdir()) == []
+
+
+# Explaining chance
+
+
+def test_accuracy_above_chance_needs_no_explanation():
+    assert explain_chance(0.6, some_features(500), "x") is None
+
+
+def test_accuracy_at_chance_is_explained_by_what_the_features_show():
+    test = some_features(500)
+    chance = float(np.mean(test.labels == 0))
+    assert "guessing" in explain_chance(chance, test, "the rate is too high.")
+    assert explain_chance(chance, test, "rate 30.").endswith("rate 30.")
+    sentence = explain_chance(chance, test, "rate 30.", train_top1=0.9)
+    assert "90.0 % of the training images are right" in sentence
+    for features, cause in (
+        (np.ones((500, 4)), "has collapsed"),
+        (np.zeros((500, 4)), "has collapsed"),
+        (np.full((500, 4), np.nan), "not finite"),
+    ):
+        broken = Features(features, test.labels, test.ids)
+        assert cause in explain_chance(chance, broken, "rate 30.", 0.9)
+
+
+# Trained classifier
+
+
+def slow_epoch(features, labels, batches, rate, classes):
+    """Softmax regression by SGD with momentum 0.9 in float64, an example at a time."""
+    weights = np.zeros((features.shape[1] + 1, classes))
+    velocity = np.zeros_like(weights)
+    for batch in batches:
+        gradient = np.zeros_like(weights)
+        for row in batch:
+            inputs = np.append(features[row], 1.0)
+            scores = np.exp(inputs @ weights - np.max(inputs @ weights))
+            error = scores / scores.sum()
+            error[labels[row]] -= 1
+            gradient += np.outer(inputs, error) / len(batch)
+        velocity = 0.9 * velocity + gradient
+        weights -= rate * velocity
+    return weights
+
+
+@pytest.mark.parametrize("replicas", [1, 2, 8])
+def test_classifier_means_over_the_global_batch_whatever_fills_it(replicas, policy):
+    policy("float64")
+    features, labels = clusters(21, classes=3, dim=4)
+    features = features.astype(np.float64)
+    whole = tf.data.Dataset.from_tensor_slices(
+        {"image": features, "label": labels, "id": np.arange(21)}
+    )
+    batches = even_batches(whole.batch(8), replicas)
+    with mirrored(replicas).scope():
+        model = LinearClassifier(lambda images, training: images, 3)
+        model.compile(SGD(0.5, momentum=0.9, weight_decay=0.0))
+        model.head.build((None, 4))
+    model.head.set_weights([np.zeros((4, 3)), np.zeros(3)])
+    logs = model.fit(batches, verbose=0).history
+    rows = [range(8), range(8, 16), range(16, 21)]
+    expected = slow_epoch(features, labels, rows, 0.5, 3)
+    np.testing.assert_allclose(model.head.kernel, expected[:-1], rtol=1e-9)
+    np.testing.assert_allclose(model.head.bias, expected[-1], rtol=1e-9)
+    assert 1 / 3 < logs["top1"][0] < logs["top5"][0] == 1
+    scored = model.evaluate(batches, verbose=0, return_dict=True)
+    logits = features @ expected[:-1] + expected[-1]
+    assert scored["top1"] == pytest.approx(np.mean(logits.argmax(1) == labels))
+    assert scored == pytest.approx(model.score(Features(features, labels, labels)))
+
+
+def test_equal_logits_are_no_hit_and_nan_hits_nothing():
+    model = LinearClassifier(lambda images, training: images, 10)
+    labels = np.arange(10)
+    for value, top1, top5 in ((0.0, 0.1, 0.5), (np.nan, 0.0, 0.0)):
+        features = np.full((10, 2), value, np.float32)
+        score = model.score(Features(features, labels, labels))
+        assert (score["top1"], score["top5"]) == pytest.approx((top1, top5))
+
+
+# Sweep
+
+
+def sweep_data():
+    scale = np.geomspace(0.01, 100, 24)  # standardisation must undo this
+    train, train_labels = clusters(3000)
+    test, test_labels = clusters(2000, seed=1)
+    return (
+        Features(train * scale + 5, train_labels, np.arange(3000)),
+        Features(test * scale + 5, test_labels, np.arange(2000)),
+    )
+
+
+def test_both_solvers_are_within_0_3_points_of_scikit_learn():
+    linear_model = pytest.importorskip("sklearn.linear_model")
+    preprocessing = pytest.importorskip("sklearn.preprocessing")
+    train, test = sweep_data()
+    tried, best = linear_sweep(train, test, [0.3], [1e-2], epochs=60)
+    scaler = preprocessing.StandardScaler().fit(train.features)
+    oracle = linear_model.LogisticRegression(C=1 / (1e-2 * 3000), max_iter=1000)
+    oracle.fit(scaler.transform(train.features), train.labels)
+    expected = oracle.score(scaler.transform(test.features), test.labels)
+    assert [candidate.solver for candidate in tried] == ["sgd", "lbfgs"]
+    for candidate in tried:
+        assert candidate.top1 == pytest.approx(expected, abs=0.003), candidate
+    assert best in tried
+
+
+def test_candidates_side_by_side_do_not_touch_each_other():
+    train, test = sweep_data()
+    rates, decays = [0.01, 1e9, 0.3], [1e-4, 1e-1]
+    tried, _ = linear_sweep(train, test, rates, decays, epochs=3, lbfgs=False)
+    assert [(c.learning_rate, c.weight_decay) for c in tried] == [
+        (rate, decay) for rate in rates for decay in decays
+    ]
+    for candidate in tried:
+        ((alone,), _) = linear_sweep(
+            train,
+            test,
+            [candidate.learning_rate],
+            [candidate.weight_decay],
+            epochs=3,
+            lbfgs=False,
+        )
+        assert alone.held_out == pytest.approx(candidate.held_out, abs=0.004)
+
+
+def test_held_out_images_choose_and_the_test_images_do_not():
+    train, test = sweep_data()
+    options = dict(learning_rates=[1e-4, 0.1], weight_decays=[1e-3, 10.0], epochs=3)
+    tried, best = linear_sweep(train, test, **options)
+    rng = np.random.default_rng(0)
+    noise = Features(test.features, rng.permutation(test.labels), test.ids)
+    retried, rechosen = linear_sweep(train, noise, **options)
+    for one, two in zip(tried, retried):
+        assert one.held_out == two.held_out
+        assert (one.top1 is None) == (two.top1 is None)
+    settings = [(c.solver, c.learning_rate, c.weight_decay) for c in (best, rechosen)]
+    assert settings[0] == settings[1]
+    assert best.held_out == max(c.held_out for c in tried)
+    assert rechosen.top1 < 0.3 < best.top1
+    scored = [candidate for candidate in tried if candidate.top1 is not None]
+    assert len(scored) == 2  # one a solver
+    assert all(c.top1 < c.top5 == 1 for c in scored)  # five classes
+
+
+def test_sweep_allows_classes_that_are_missing_in_training():
+    train, test = sweep_data()
+    known = train.labels < 2
+    train = Features(train.features[known], train.labels[known], train.ids[known])
+    tried, _ = linear_sweep(train, test, [0.1], [1e-2], epochs=20)
+    seen = float(np.mean(test.labels < 2))
+    for candidate in tried:
+        assert 0.6 * seen < candidate.top1 <= seen
+
+
+def test_sweep_explains_too_little_data():
+    train, test = sweep_data()
+    few = Features(train.features[:5], np.array([0, 1, 0, 1, 0]), train.ids[:5])
+    with pytest.raises(ValueError, match="5 training images of 2 classes cannot be"):
+        linear_sweep(few, test, [0.1], [1e-2])
+    one = Features(train.features, np.zeros(3000, np.int64), train.ids)
+    with pytest.raises(ValueError, match="of 1 classes"):
+        linear_sweep(one, test, [0.1], [1e-2])
 
 
 # Linear probe

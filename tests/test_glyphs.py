@@ -51,26 +51,26 @@ def test_splits_and_seeds_differ():
 
 def test_raw_pixels_tell_something_but_not_the_class():
     accuracy = knn(*draw_glyphs("train"), *draw_glyphs("test"))
-    assert 0.25 < accuracy < 0.50
+    assert 0.25 < accuracy < 0.65
 
 
-def test_brightness_and_colour_do_not_tell_the_class():
+def test_ground_and_colour_do_not_tell_the_class():
     images, labels = draw_glyphs("train")
-    grounds = np.median(images, axis=(1, 2, 3))
-    tints = images.astype(np.float32).mean((1, 2))
-    tints -= tints.mean(1, keepdims=True)
+    dark = images.max(axis=-1) < 40
+    grounds = (images.mean(-1) * dark).sum((1, 2)) / dark.sum((1, 2))
     by_class = [grounds[labels == c].mean() for c in range(10)]
     assert np.ptp(by_class) < 0.5 * grounds.std()
+    tints = images.astype(np.float32).mean((1, 2))
+    tints -= tints.mean(1, keepdims=True)
     assert np.abs(tints).max() < 3.0
 
 
-def test_every_shape_is_drawn_in_either_polarity():
+def test_shapes_of_every_class_stand_out_from_a_dark_ground():
     images, labels = draw_glyphs("train")
     grey = images.astype(np.float32).mean(-1).reshape(len(images), -1)
-    skewed = grey.mean(1) - np.median(grey, axis=1)
-    for label in (NAMES.index("star"), NAMES.index("bar"), NAMES.index("crescent")):
-        lighter = (skewed[labels == label] > 0).mean()
-        assert 0.4 < lighter < 0.6
+    contrast = np.percentile(grey, 97, axis=1) - np.percentile(grey, 3, axis=1)
+    for label in range(10):
+        assert np.percentile(contrast[labels == label], 1) > 80
 
 
 def test_unknown_split_is_named():

@@ -10,7 +10,7 @@ import pytest
 import tensorflow as tf
 from tensorflow import keras
 
-from moco_tf.interchange.savedmodel import export_saved_model
+from moco_tf.interchange import InterchangeError, export_saved_model
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -212,7 +212,7 @@ def test_export_that_disagrees_is_refused_and_the_old_one_survives(tmp_path):
     forgetful = Forgetful()
     forgetful.factor = 2.0
     encoder = keras.Model(base.input, forgetful(base.output))
-    with pytest.raises(RuntimeError, match="differs from the encoder by"):
+    with pytest.raises(InterchangeError, match="differs from the encoder by"):
         export(encoder, path)
     tf.saved_model.load(str(path))
     assert [entry.name for entry in tmp_path.iterdir()] == ["model"]

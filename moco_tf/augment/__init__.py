@@ -19,15 +19,17 @@ from moco_tf.augment.layers import (
     RandomHorizontalFlip,
     RandomSolarize,
 )
+from moco_tf.augment.recipe import Recipe
 from moco_tf.augment.recipes import (
     CIFAR_MEAN,
     CIFAR_STD,
     IMAGENET_MEAN,
     IMAGENET_STD,
-    Recipe,
     cifar,
     moco_v1,
     moco_v2,
+    moco_v3,
+    simclr,
 )
 
 __all__ = [
@@ -53,5 +55,7 @@ __all__ = [
     "grayscale",
     "moco_v1",
     "moco_v2",
+    "moco_v3",
+    "simclr",
     "solarize",
 ]

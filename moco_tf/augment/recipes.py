@@ -10,10 +10,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 
-import tensorflow as tf
-from tensorflow import keras
-
-from moco_tf.augment.base import SeededImageLayer
 from moco_tf.augment.layers import (
     ColorJitter,
     Normalize,
@@ -22,7 +18,7 @@ from moco_tf.augment.layers import (
     RandomHorizontalFlip,
     RandomSolarize,
 )
-from moco_tf.augment.seeds import fold_in
+from moco_tf.augment.recipe import Recipe
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 CIFAR_MEAN, CIFAR_STD = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)
@@ -31,74 +27,9 @@ _COLOR_LAYERS = (ColorJitter, RandomGrayscale, RandomSolarize)
 _logger = logging.getLogger(__name__)
 
 
-@keras.saving.register_keras_serializable(package="moco_tf")
-class Recipe(SeededImageLayer):
-    """Layers one after the other, compiled by XLA as one cluster of their own.
-
-    Each layer derives its own seeds from an image's seed and its place in the recipe.
-    With `training=False` only the normalisation remains. A gradient is not meant to
-    pass through.
-
-    Args:
-        layers: `SeededImageLayer`s in the order of application.
-        jit_compile: False leaves the arithmetic to TensorFlow's own kernels.
-        **kwargs: see `SeededImageLayer`.
-    """
-
-    def __init__(
-        self, layers: Sequence[SeededImageLayer], jit_compile: bool = True, **kwargs
-    ):
-        """See the class."""
-        super().__init__(**kwargs)
-        for layer in layers:
-            if not isinstance(layer, SeededImageLayer):
-                raise ValueError(
-                    f"Recipe got the layer {layer!r}; give layers of moco_tf.augment, "
-                    "which take seeds."
-                )
-        self.layers = list(layers)
-        self.jit_compile = jit_compile
-        self.draws = sum(layer.draws for layer in self.layers)
-        self.moves_pixels = any(layer.moves_pixels for layer in self.layers)
-        self._compiled = tf.function(self._apply, jit_compile=jit_compile)
-
-    def _ensure_inputs_are_compute_dtype(self, inputs):
-        # uint8 goes in as it is, the cast is part of the compiled cluster.
-        return inputs if isinstance(inputs, dict) else tf.convert_to_tensor(inputs)
-
-    def _call_unseeded(self, inputs, training):
-        if training:
-            return super()._call_unseeded(inputs, training)
-        for layer in self.layers:
-            inputs = layer(inputs, training=False)
-        return inputs
-
-    def _apply(self, images, seeds):
-        images = tf.cast(images, tf.float32)
-        for index, layer in enumerate(self.layers):
-            images = layer.augment_with_seeds(images, fold_in(seeds, index))
-        return images
-
-    def augment_with_seeds(self, images: tf.Tensor, seeds: tf.Tensor) -> tf.Tensor:
-        """The recipe as a function of a batch of images and their seeds."""
-        return self._compiled(images, seeds)
-
-    def get_config(self) -> dict:
-        """Returns the constructor's arguments, the layers serialised."""
-        layers = [keras.saving.serialize_keras_object(layer) for layer in self.layers]
-        config = {"layers": layers, "jit_compile": self.jit_compile}
-        return {**super().get_config(), **config}
-
-    @classmethod
-    def from_config(cls, config: dict) -> Recipe:
-        """Rebuilds a recipe from `get_config`."""
-        layers = [
-            keras.saving.deserialize_keras_object(layer) for layer in config["layers"]
-        ]
-        return cls(**{**config, "layers": layers})
-
-
-def _recipe(name, layers, channels, mean, std, rgb_statistics) -> Recipe:
+def _recipe(
+    name, layers, channels, mean, std, rgb_statistics=(IMAGENET_MEAN, IMAGENET_STD)
+) -> Recipe:
     if channels < 1:
         raise ValueError(f"{name} got channels={channels}; give 1 or more.")
     if channels != 3:
@@ -147,8 +78,7 @@ def moco_v1(
         ColorJitter(0.4, 0.4, 0.4, 0.4),
         RandomHorizontalFlip(0.5),
     ]
-    statistics = (IMAGENET_MEAN, IMAGENET_STD)
-    return _recipe("moco_v1", layers, channels, mean, std, statistics)
+    return _recipe("moco_v1", layers, channels, mean, std)
 
 
 def moco_v2(
@@ -174,8 +104,7 @@ def moco_v2(
         RandomGaussianBlur((0.1, 2.0), 0.5),
         RandomHorizontalFlip(0.5),
     ]
-    statistics = (IMAGENET_MEAN, IMAGENET_STD)
-    return _recipe("moco_v2", layers, channels, mean, std, statistics)
+    return _recipe("moco_v2", layers, channels, mean, std)
 
 
 def cifar(
@@ -200,5 +129,75 @@ def cifar(
         ColorJitter(0.4, 0.4, 0.4, 0.1, probability=0.8),
         RandomGrayscale(0.2),
     ]
-    statistics = (CIFAR_MEAN, CIFAR_STD)
-    return _recipe("cifar", layers, channels, mean, std, statistics)
+    return _recipe("cifar", layers, channels, mean, std, (CIFAR_MEAN, CIFAR_STD))
+
+
+def moco_v3(
+    channels: int = 3,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+) -> Recipe:
+    """MoCo v3: as v2 with a weaker jitter, and the two views treated differently.
+
+    Query views are all blurred; of key views a tenth is blurred and a fifth solarised.
+
+    Args:
+        channels: of the images; other than 3, jitter, grayscale and solarisation are
+            left out.
+        mean: per channel, for values 0..1; None is ImageNet's, or 0.5 unless RGB.
+        std: per channel; None is ImageNet's, or 0.25 unless RGB.
+
+    Returns:
+        A layer from uint8 or float32 0..255 to float32, whose `key` is for key views.
+
+    Source: Chen et al. 2021 (arXiv 2104.02057), section 4 and its code; Grill et al.
+    2020 (BYOL, arXiv 2006.07733).
+    """
+    views = {
+        "moco_v3": [RandomGaussianBlur((0.1, 2.0), 1.0)],
+        "moco_v3_key": [RandomGaussianBlur((0.1, 2.0), 0.1), RandomSolarize(0.2)],
+    }
+    query, key = (
+        _recipe(
+            name,
+            [
+                ColorJitter(0.4, 0.4, 0.2, 0.1, probability=0.8),
+                RandomGrayscale(0.2),
+                *blur,
+                RandomHorizontalFlip(0.5),
+            ],
+            channels,
+            mean,
+            std,
+        )
+        for name, blur in views.items()
+    )
+    return Recipe(query.layers, key=key, name="moco_v3")
+
+
+def simclr(
+    channels: int = 3,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+) -> Recipe:
+    """SimCLR on ImageNet: flip, strong jitter of 0.8 of the images, grayscale, blur.
+
+    The original does not normalise; effect not measured.
+
+    Args:
+        channels: of the images; other than 3, jitter and grayscale are left out.
+        mean: per channel, for values 0..1; None is ImageNet's, or 0.5 unless RGB.
+        std: per channel; None is ImageNet's, or 0.25 unless RGB.
+
+    Returns:
+        A layer from uint8 or float32 0..255 to float32.
+
+    Source: Chen et al. 2020 (SimCLR, arXiv 2002.05709), appendix A.
+    """
+    layers = [
+        RandomHorizontalFlip(0.5),
+        ColorJitter(0.8, 0.8, 0.8, 0.2, probability=0.8),
+        RandomGrayscale(0.2),
+        RandomGaussianBlur((0.1, 2.0), 0.5),
+    ]
+    return _recipe("simclr", layers, channels, mean, std)

@@ -17,9 +17,9 @@ class RunError(ValueError):
 class Checkpoints(keras.callbacks.Callback):
     """Saves everything that a run needs to continue, at the ends of epochs.
 
-    Both encoders with their batch-norm statistics, the queue with its cursor, the
-    optimiser with its step (and with it the schedule and the position in the data)
-    and the loss scale of float16.
+    The method's parts (MoCo's: both encoders with their batch-norm statistics, the
+    queue with its cursor), the optimiser with its step (and with it the schedule and
+    the position in the data) and the loss scale of float16.
 
     Args:
         folder: of the checkpoints.
@@ -40,11 +40,7 @@ class Checkpoints(keras.callbacks.Callback):
         super().set_model(model)
         self.epoch = tf.Variable(0, dtype=tf.int64, trainable=False)
         state = tf.train.Checkpoint(
-            query_encoder=model.query_encoder,
-            key_encoder=model.key_encoder,
-            queue=model.queue,
-            optimizer=model.optimizer,
-            epoch=self.epoch,
+            **model.parts(), optimizer=model.optimizer, epoch=self.epoch
         )
         self._state = state
         self._manager = tf.train.CheckpointManager(

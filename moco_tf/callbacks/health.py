@@ -10,22 +10,21 @@ import numpy as np
 import tensorflow as tf
 from tensorflow import keras
 
-from moco_tf.contrast.queue import NO_IMAGE
-
 log = logging.getLogger("moco_tf")
 
 
 class TrainingHealth(keras.callbacks.Callback):
     """Adds signs of health to the logs of each epoch and warns in plain words.
 
-    Adds: "loss_ceiling" (ln(1+K), the loss of an uninformed encoder), "feature_std"
-    (standard deviation of the embeddings per dimension x sqrt(dim): 1 when they fill
-    the sphere, 0 when collapsed), "effective_rank" (exp of the entropy of their
-    covariance's spectrum, 1 to dim), "queue_age" (mean age of the keys, in steps),
-    "key_distance" (of the key encoder's parameters from the query encoder's, relative
-    to the norm of these), "learning_rate", "images_per_second" and "input_wait" (share
-    of the training time spent waiting for batches). Put it first in the list, so that
-    other callbacks' time is not counted.
+    Adds: "loss_ceiling" (ln(1+negatives), the loss of an uninformed encoder),
+    "feature_std" (standard deviation of the embeddings per dimension x sqrt(dim): 1
+    when they fill the sphere, 0 when collapsed), "effective_rank" (exp of the entropy
+    of their covariance's spectrum, 1 to dim), "queue_age" (mean age of the keys, in
+    steps; with a queue), "key_distance" (of the key encoder's parameters from the
+    query encoder's, relative to the norm of these; with a key encoder),
+    "learning_rate", "images_per_second" and "input_wait" (share of the training time
+    spent waiting for batches). Put it first in the list, so that other callbacks' time
+    is not counted.
 
     Args:
         batch_size: the global batch.
@@ -46,17 +45,17 @@ class TrainingHealth(keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         """Adds the signs to the logs."""
         seconds = time.perf_counter() - self._start
-        model, queue = self.model, self.model.queue
-        filled = queue.ids.numpy() != NO_IMAGE
-        steps = self.params["steps"]
-        logs["loss_ceiling"] = math.log1p(queue.size)
-        logs["feature_std"], logs["effective_rank"] = spread(queue.keys.numpy()[filled])
-        newest = min(queue.size, (epoch + 1) * steps * self.batch_size)
-        logs["queue_age"] = float(np.mean(np.arange(newest) // self.batch_size))
-        logs["key_distance"] = _distance(
-            model.key_encoder.trainable_variables,
-            model.query_encoder.trainable_variables,
-        )
+        model, steps = self.model, self.params["steps"]
+        logs["loss_ceiling"] = math.log1p(model.negatives(self.batch_size))
+        logs["feature_std"], logs["effective_rank"] = spread(model.embeddings())
+        if hasattr(model, "queue"):
+            newest = min(model.queue.size, (epoch + 1) * steps * self.batch_size)
+            logs["queue_age"] = float(np.mean(np.arange(newest) // self.batch_size))
+        if hasattr(model, "key_encoder"):
+            logs["key_distance"] = _distance(
+                model.key_encoder.trainable_variables,
+                model.query_encoder.trainable_variables,
+            )
         logs["learning_rate"] = float(model.optimizer.learning_rate.numpy())
         logs["images_per_second"] = steps * self.batch_size / seconds
         logs["input_wait"] = (model.input_seconds - self._waited) / seconds
@@ -97,7 +96,7 @@ def diagnose(logs: dict, epoch: int) -> dict[str, str]:
         topic -> sentence, empty when nothing looks wrong.
     """
     found = {}
-    if epoch >= 1 and (logs["feature_std"] < 0.1 or logs["effective_rank"] < 2):
+    if epoch >= 1 and (logs["feature_std"] < 0.1 or logs["effective_rank"] < 1.5):
         found["collapsed"] = (
             f"The run looks collapsed: embeddings deviate by {logs['feature_std']:.3f} "
             f"(1 is healthy) and span {logs['effective_rank']:.1f} dimensions; usually "
@@ -123,9 +122,9 @@ def diagnose(logs: dict, epoch: int) -> dict[str, str]:
             "time; use data.cache=true if they fit into memory, smaller files, or more "
             "cores."
         )
-    if logs["false_negative_rate"] * math.expm1(logs["loss_ceiling"]) > 1:
+    if logs.get("false_negative_rate", 0) * math.expm1(logs["loss_ceiling"]) > 1:
         found["false negatives"] = (
-            "The queue holds more than one key of each query's own image on average; "
+            "The negatives hold more than one of each query's own image on average; "
             "make method.queue_size smaller than the data set, or set "
             "method.mask_same_image=true."
         )

@@ -119,13 +119,31 @@ def _check_method(config: Config) -> None:
     _at_least(1, "encoder.width", config.encoder.width)
     _at_least(1, "method.dim", method.dim)
     _at_least(1, "method.bn_groups", method.bn_groups)
+    keys = 2 * batch if method.symmetric else batch
     _require(
-        method.queue_size >= batch,
-        f"method.queue_size={method.queue_size} cannot hold the keys of one global "
-        f"batch of train.batch_size={batch}; use {batch} or more.",
+        method.name != "moco" or method.queue_size >= keys,
+        f"method.queue_size={method.queue_size} cannot hold the {keys} keys of one "
+        f"global batch of train.batch_size={batch}; use {keys} or more.",
     )
     _between(0, 1, "method.key_momentum", method.key_momentum)
     _positive("method.temperature", method.temperature)
+    _at_least(1, "method.num_negatives", method.num_negatives)
+    _at_least(1, "method.hidden", method.hidden)
+    _require(
+        0 <= method.slot_momentum < 1,
+        f"method.slot_momentum={method.slot_momentum} is out of range; use 0 or more "
+        "and less than 1.",
+    )
+    _require(
+        method.proximal >= 0,
+        f"method.proximal={method.proximal} is negative; 0 leaves the term out.",
+    )
+    size, patch = config.data.image_size, config.encoder.patch_size
+    _require(
+        not config.encoder.name.startswith("vit_") or size % max(patch, 1) == 0,
+        f"data.image_size={size} does not divide into patches of encoder.patch_size="
+        f"{patch}; use {_multiples_near(size, max(patch, 1))}.",
+    )
 
 
 def _check_optimizer(config: Config) -> None:

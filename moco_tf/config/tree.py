@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import pathlib
 from dataclasses import dataclass, field
 from typing import Literal, Optional
@@ -56,12 +57,13 @@ class Augment:
     """What happens to a crop on the device, inside the training step.
 
     Attributes:
-        recipe: moco_v1, moco_v2 or cifar (moco_v2 without blur).
+        recipe: moco_v1, moco_v2, cifar (moco_v2 without blur), moco_v3 (another one
+            for each view) or simclr.
         mean: Value per channel subtracted from images in [0, 1] (null: the recipe's).
         std: Value per channel that images are divided by (null: the recipe's).
     """
 
-    recipe: Literal["moco_v1", "moco_v2", "cifar"] = "moco_v2"
+    recipe: Literal["moco_v1", "moco_v2", "cifar", "moco_v3", "simclr"] = "cifar"
     mean: Optional[tuple[float, ...]] = None
     std: Optional[tuple[float, ...]] = None
 
@@ -72,50 +74,74 @@ class Encoder:
 
     Attributes:
         name: resnet18, resnet34, resnet50, resnet101, resnet152 (torchvision's
-            arithmetic), or a KerasCV backbone preset such as efficientnetv2_b0.
+            arithmetic), vit_small, vit_base (MoCo v3's), or a KerasCV class such as
+            EfficientNetV2B0Backbone.
         width: Channels of the ResNet's stem and first stage; 64 in the standard nets.
         stem: ResNet entry: imagenet (7x7, stride 2, max-pool) or cifar (3x3, stride 1).
         zero_init_residual: Start each residual branch of the ResNet at zero.
+        patch_size: Side of the ViT's patches in pixels; divides data.image_size.
     """
 
     name: str = "resnet18"
     width: int = 16
     stem: Literal["imagenet", "cifar"] = "cifar"
     zero_init_residual: bool = False
+    patch_size: int = 16
 
 
 @dataclass(frozen=True)
 class Method:
-    """Momentum Contrast itself.
+    """How views are contrasted; fields that a method lacks have no effect on it.
 
     Attributes:
-        projection: Head on the backbone: linear (v1) or mlp (v2).
+        name: moco (v1 and v2), moco_v3, and what the papers compare with: simclr,
+            end_to_end (query and key encoder, both by gradients) and memory_bank.
+        projection: Head on the backbone: linear (v1) or mlp (v2); not for simclr and
+            moco_v3, whose heads are their own.
         dim: Length of a projection.
-        queue_size: Keys kept as negatives; at least the global batch.
-        key_momentum: Rate at which the key encoder keeps its weights, 0 to 1.
         temperature: Divides the similarities in the loss; 0.07 in v1, 0.2 in v2.
         bn_groups: Groups within a replica that have their own batch-norm statistics
-            (null: 8 on one replica, where nothing else hides the key's batch, else 1).
-        mask_same_image: Leave queue keys of the query's own image out of the negatives.
+            (null: 8 on one replica, where nothing else hides the key's batch, else 1);
+            not for simclr and moco_v3.
+        key_momentum: Rate at which moco's key encoder keeps its weights, 0 to 1; in
+            moco_v3 it rises from this to 1.
+        queue_size: Keys that moco keeps as negatives; at least the global batch.
+        mask_same_image: Leave moco's queue keys of the query's own image out of the
+            negatives.
+        symmetric: Contrast moco's views in both directions, at twice the cost.
+        num_negatives: Slots that memory_bank draws for a step.
+        slot_momentum: Rate at which a slot of memory_bank keeps its embedding, 0 to 1.
+        proximal: Weight of memory_bank's proximal term.
+        hidden: Width inside the heads of moco_v3; 4096 in the paper.
     """
 
+    name: Literal["moco", "moco_v3", "simclr", "end_to_end", "memory_bank"] = "moco"
     projection: Literal["mlp", "linear"] = "mlp"
     dim: int = 128
-    queue_size: int = 2048
-    key_momentum: float = 0.99
     temperature: float = 0.2
     bn_groups: Optional[int] = None
+    key_momentum: float = 0.99
+    queue_size: int = 1024
     mask_same_image: bool = False
+    symmetric: bool = False
+    num_negatives: int = 4096
+    slot_momentum: float = 0.5
+    proximal: float = 0.0
+    hidden: int = 4096
 
 
 @dataclass(frozen=True)
 class Optimizer:
-    """SGD in torch's convention, and its schedule.
+    """The optimiser, and its schedule.
 
     Attributes:
-        learning_rate: Rate for a global batch of 256; scaled linearly with batch_size.
-        momentum: SGD momentum, without Nesterov.
-        weight_decay: L2 term added to the gradient of every parameter.
+        name: sgd (torch's convention), lars (large batches) or adamw (ViT).
+        learning_rate: Rate for a global batch of 256.
+        scaling: How the rate follows train.batch_size: linear, or sqrt (SimCLR's
+            alternative).
+        momentum: Momentum of sgd and lars, without Nesterov.
+        weight_decay: L2 term added to the gradient of every parameter by sgd, of
+            matrices and filters by lars; taken off the weights by adamw.
         schedule: cosine (to 0 at the last epoch) or step (drops at the milestones).
         milestones: Epochs at which the step schedule drops the rate.
         decay_factor: What each milestone multiplies the rate by.
@@ -123,7 +149,9 @@ class Optimizer:
         warmup_epochs: Epochs of linear rise from 0 before the schedule.
     """
 
+    name: Literal["sgd", "lars", "adamw"] = "sgd"
     learning_rate: float = 0.12
+    scaling: Literal["linear", "sqrt"] = "linear"
     momentum: float = 0.9
     weight_decay: float = 1e-4
     schedule: Literal["cosine", "step"] = "cosine"
@@ -148,7 +176,7 @@ class Train:
         steps_per_epoch: Cut each epoch to so many steps, for rehearsals (null: all).
     """
 
-    epochs: int = 10
+    epochs: int = 16
     batch_size: int = 128
     precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] = "float32"
     deterministic: bool = False
@@ -192,7 +220,7 @@ class Monitor:
         batch_size: Images encoded at once.
     """
 
-    every: int = 1
+    every: int = 2
     source: Optional[Literal["glyphs", "tfds", "folder"]] = None
     name: Optional[str] = None
     data_dir: Optional[str] = None
@@ -218,8 +246,8 @@ class Config:
         data: data, the images to learn from
         augment: augment, what happens to a crop on the device
         encoder: encoder, the backbone that is kept
-        method: method, Momentum Contrast itself
-        optimizer: optimizer, SGD in torch's convention and its schedule
+        method: method, how views are contrasted
+        optimizer: optimizer, and its schedule
         train: train, length, batch and arithmetic of the run
         distribution: distribution, which devices share the batch
         monitor: monitor, labelled images on which kNN and a linear probe watch
@@ -244,8 +272,11 @@ class Config:
 
     @property
     def effective_learning_rate(self) -> float:
-        """Peak learning rate of this run: the base rate x batch_size / 256."""
-        return self.optimizer.learning_rate * self.train.batch_size / 256
+        """Peak learning rate of this run: the base rate scaled to the batch."""
+        scale = self.train.batch_size / 256
+        if self.optimizer.scaling == "sqrt":
+            scale = math.sqrt(scale)
+        return self.optimizer.learning_rate * scale
 
     @property
     def requested_replicas(self) -> int | None:
@@ -260,6 +291,8 @@ class Config:
         ShuffleBN moves keys between replicas, which does nothing on one; there the
         batch is split into 8 groups, as in the reference's CIFAR-10 notebook.
         """
+        if self.method.name in ("simclr", "moco_v3"):
+            return 1  # their batch norm is over the global batch
         if self.method.bn_groups is not None:
             return self.method.bn_groups
         return 8 if replicas == 1 else 1

@@ -122,6 +122,14 @@ def resize(image: tf.Tensor, height: tf.Tensor, width: tf.Tensor) -> tf.Tensor:
     return tf.cast(resized[0] + 0.5, tf.uint8)
 
 
+def default_resize(image_size: int) -> int:
+    """Length of the shorter side before a central crop of `image_size`.
+
+    256 for 224, as ImageNet's protocol has it, and no margin below 64 pixels.
+    """
+    return int(image_size * 256 / 224) if image_size >= 64 else image_size
+
+
 def resized_crop(image: tf.Tensor, box: tf.Tensor, size: int) -> tf.Tensor:
     """Cuts a box out and resizes it; pixels outside the box do not leak in.
 

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import tensorflow as tf
 
-from moco_tf.data.crops import DRAWS, centre_crop, decode, random_boxes, resized_crop
+from moco_tf.data.crops import (
+    DRAWS,
+    centre_crop,
+    decode,
+    default_resize,
+    random_boxes,
+    resized_crop,
+)
 from moco_tf.data.order import (
     SHUFFLE_KEYS,
     VIEWS,
@@ -169,7 +176,7 @@ def labelled_batches(
     """
     check_channels(source, channels)
     if resize is None:
-        resize = int(image_size * 256 / 224) if image_size >= 64 else image_size
+        resize = default_resize(image_size)
     if resize < image_size:
         raise DataError(
             f"resize={resize} is below image_size={image_size}, so the crop would not "

@@ -10,6 +10,7 @@ from moco_tf.encoders.resnet import (
     ResNet101,
     ResNet152,
 )
+from moco_tf.encoders.vit import ViT, ViTBase, ViTSmall
 
 __all__ = [
     "BatchNormalization",
@@ -19,6 +20,9 @@ __all__ = [
     "ResNet50",
     "ResNet101",
     "ResNet152",
+    "ViT",
+    "ViTBase",
+    "ViTSmall",
     "clone",
     "pooled",
     "projection_encoder",

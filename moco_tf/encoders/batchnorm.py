@@ -1,4 +1,4 @@
-"""Batch normalisation as the reference keeps it, whole or split into groups."""
+"""Batch normalisation as the references keep it: whole, in groups, over replicas."""
 
 from __future__ import annotations
 
@@ -14,13 +14,16 @@ class BatchNormalization(keras.layers.BatchNormalization):
     the defaults; the running variance is the unbiased one in every dtype (Keras:
     only on its fused path); each replica keeps its own running statistics and the
     first replica's count, as under DistributedDataParallel; and a batch can be
-    split into groups.
+    split into groups, or joined with those of the other replicas.
 
     Args:
         groups: contiguous equal parts of the batch that are normalised each with
             its own statistics, exactly as that many replicas would do. The running
             statistics follow the mean over groups. May be set after construction,
             before the layer is traced.
+        sync: take the statistics, and their gradients, over all replicas (SyncBN),
+            which must have equally large batches; with groups, over the same part of
+            every replica's. May be set like `groups`.
         momentum: weight of the old running value; 0.9 is torch's 0.1.
         epsilon: added to the variance.
         **kwargs: further arguments of `keras.layers.BatchNormalization`.
@@ -32,13 +35,15 @@ class BatchNormalization(keras.layers.BatchNormalization):
     def __init__(
         self,
         groups: int = 1,
+        sync: bool = False,
         momentum: float = 0.9,
         epsilon: float = 1e-5,
         **kwargs,
     ):
-        """Takes Keras's arguments, with torch's defaults, and `groups`."""
+        """Takes Keras's arguments, with torch's defaults, `groups` and `sync`."""
         super().__init__(momentum=momentum, epsilon=epsilon, **kwargs)
         self.groups = groups
+        self.sync = sync
 
     def build(self, input_shape: tf.TensorShape) -> None:
         """Makes gamma, beta and the running statistics.
@@ -56,8 +61,8 @@ class BatchNormalization(keras.layers.BatchNormalization):
             raise ValueError(
                 f"axis={list(self.axis)}, synchronized={self.synchronized}, "
                 f"renorm={self.renorm}, virtual_batch_size={self.virtual_batch_size} "
-                f"of '{self.name}' are not supported together; only the last axis and "
-                "each replica's own statistics are, so leave them out."
+                f"of '{self.name}' are not supported together; only the last axis is, "
+                "and `sync` for statistics over replicas, so leave them out."
             )
 
     def add_weight(self, *args, **kwargs) -> tf.Variable:
@@ -86,11 +91,17 @@ class BatchNormalization(keras.layers.BatchNormalization):
 
     def _by_batch(self, inputs):
         parts = split(inputs, self.groups)
-        normalised = [_normalise(part, self._affine(), self.epsilon) for part in parts]
+        normalise = _normalise_over_replicas if self._joins() else _normalise
+        normalised = [normalise(part, self._affine(), self.epsilon) for part in parts]
         outputs, means, variances = zip(*normalised)
         self._follow(self.moving_mean, means)
         self._follow(self.moving_variance, variances)
         return tf.concat(outputs, axis=0) if len(outputs) > 1 else outputs[0]
+
+    def _joins(self):
+        """Whether there are replicas to join here; none while a model is recorded."""
+        context = tf.distribute.get_replica_context()
+        return self.sync and context is not None and context.num_replicas_in_sync > 1
 
     def _by_running_statistics(self, inputs):
         statistics = self.moving_mean, self.moving_variance
@@ -108,7 +119,7 @@ class BatchNormalization(keras.layers.BatchNormalization):
 
     def get_config(self) -> dict:
         """Returns the constructor's arguments."""
-        return {**super().get_config(), "groups": self.groups}
+        return {**super().get_config(), "groups": self.groups, "sync": self.sync}
 
 
 def split(batch: tf.Tensor, groups: int) -> list[tf.Tensor]:
@@ -153,26 +164,55 @@ def _normalise(inputs, affine, epsilon, statistics=None):
         mean, variance = tf.nn.moments(wide, list(range(inputs.shape.rank - 1)))
     outputs = tf.nn.batch_normalization(wide, mean, variance, beta, gamma, epsilon)
     if training:
-        count = tf.size(inputs, tf.int64) // inputs.shape[-1]
-        count = tf.cast(count, variance.dtype)
-        variance *= count / tf.maximum(count - 1, 1)
+        variance = _unbiased(variance, _values_per_channel(inputs))
     return tf.cast(outputs, inputs.dtype), mean, variance
 
 
+def _normalise_over_replicas(inputs, affine, epsilon):
+    """As `_normalise` in training, with the statistics of all replicas' inputs."""
+    gamma, beta = affine
+    context = tf.distribute.get_replica_context()
+    wide = tf.cast(inputs, gamma.dtype)
+    mean, variance = tf.nn.moments(wide, list(range(inputs.shape.rank - 1)))
+    # In float64 the difference of squares loses nothing; these are small vectors.
+    mean, variance = tf.cast(mean, tf.float64), tf.cast(variance, tf.float64)
+    moments = tf.stack([mean, variance + tf.square(mean)])
+    moments = context.all_reduce(tf.distribute.ReduceOp.MEAN, moments)
+    mean, variance = moments[0], moments[1] - tf.square(moments[0])
+    count = _values_per_channel(inputs) * context.num_replicas_in_sync
+    mean, variance = tf.cast(mean, gamma.dtype), tf.cast(variance, gamma.dtype)
+    outputs = tf.nn.batch_normalization(wide, mean, variance, beta, gamma, epsilon)
+    return tf.cast(outputs, inputs.dtype), mean, _unbiased(variance, count)
+
+
+def _values_per_channel(inputs):
+    return tf.size(inputs, tf.int64) // inputs.shape[-1]
+
+
+def _unbiased(variance, count):
+    count = tf.cast(count, variance.dtype)
+    return variance * count / tf.maximum(count - 1, 1)
+
+
 def encode(
-    encoder: keras.Model, images: tf.Tensor, groups: int, training: bool = True
+    encoder: keras.Model,
+    images: tf.Tensor,
+    groups: int = 1,
+    training: bool = True,
+    sync: bool = False,
 ) -> tf.Tensor:
-    """Runs an encoder with batch-norm statistics of `groups` parts of the batch.
+    """Runs an encoder with batch-norm statistics of parts of the batch, or of more.
 
     Encoders made of this module's layers split inside the layers. Any other (KerasCV's
     backbones) is run once for each part: slower, with the same result but for the
     running statistics, which then follow the parts one after the other.
 
     Args:
-        encoder: images -> (N, F).
-        images: (N, H, W, C).
+        encoder: images -> (N, F), or a head (N, F) -> (N, dim).
+        images: (N, H, W, C), or what the encoder takes.
         groups: number of contiguous equal parts; 1 means the whole batch.
         training: whether batch norm uses the batch's statistics.
+        sync: take the statistics over all replicas, see `BatchNormalization`.
 
     Returns:
         (N, F).
@@ -183,8 +223,13 @@ def encode(
         if isinstance(layer, keras.layers.BatchNormalization)
     ]
     own = [layer for layer in layers if isinstance(layer, BatchNormalization)]
-    for layer in own:
-        layer.groups = groups if len(own) == len(layers) else 1
+    for layer in layers:
+        if isinstance(layer, BatchNormalization):
+            layer.groups = groups if len(own) == len(layers) else 1
+            layer.sync = sync
+        elif sync:
+            # Keras's own SyncBN, which has no fused kernel.
+            layer.synchronized, layer.fused = True, False
     if groups == 1 or len(own) == len(layers):
         return encoder(images, training=training)
     parts = split(images, groups)

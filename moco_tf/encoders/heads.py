@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
+import tensorflow as tf
 from tensorflow import keras
+
+from moco_tf.encoders.batchnorm import BatchNormalization
 
 
 def pooled(backbone: keras.Model) -> keras.Model:
@@ -25,13 +30,40 @@ def pooled(backbone: keras.Model) -> keras.Model:
     return model
 
 
+def with_head(
+    backbone: keras.Model,
+    head: Callable[[tf.Tensor], tf.Tensor],
+    name: str = "encoder",
+) -> keras.Model:
+    """Puts a head on a backbone.
+
+    Args:
+        backbone: images -> (N, F), or feature maps, which are pooled first.
+        head: symbolic (N, F) -> (N, dim), which makes new layers at each call, such as
+            a `functools.partial` of `mlp_head`.
+        name: of the model.
+
+    Returns:
+        A model images -> (N, dim), in the policy's variable dtype, as normalisation,
+        similarities and loss that follow are. `clone` can copy it.
+    """
+    backbone = pooled(backbone)
+    dtype = keras.mixed_precision.global_policy().variable_dtype
+    x = keras.layers.Activation("linear", dtype=dtype, name="projection")(
+        head(backbone.output)
+    )
+    model = keras.Model(backbone.input, x, name=name)
+    model.rebuild = lambda: with_head(clone(backbone), head, name)
+    return model
+
+
 def projection_encoder(
     backbone: keras.Model,
     projection: str = "mlp",
     dim: int = 128,
     name: str = "encoder",
 ) -> keras.Model:
-    """Puts a projection head on a backbone.
+    """Puts one of MoCo's heads on a backbone.
 
     Args:
         backbone: images -> (N, F), or feature maps, which are pooled first.
@@ -55,27 +87,72 @@ def projection_encoder(
         )
     if dim < 1:
         raise ValueError(f"dim={dim} must be at least 1; 128 is the paper's.")
-    backbone = pooled(backbone)
-    features = width = backbone.output_shape[-1]
-    x = backbone.output
-    if projection == "mlp":
-        x = _linear(x, features, width, "fc_0")
-        x = keras.layers.ReLU(name="fc_1")(x)
-        x = _linear(x, width, dim, "fc_2")
-    else:
-        x = _linear(x, features, dim, "fc")
-    # Normalisation, similarities and loss that follow are in the variable dtype.
-    dtype = keras.mixed_precision.global_policy().variable_dtype
-    x = keras.layers.Activation("linear", dtype=dtype, name="projection")(x)
-    model = keras.Model(backbone.input, x, name=name)
-    model.rebuild = lambda: projection_encoder(clone(backbone), projection, dim, name)
-    return model
+
+    def head(x):
+        if projection == "mlp":
+            x = _linear(x, x.shape[-1], "fc_0")
+            x = keras.layers.ReLU(name="fc_1")(x)
+            return _linear(x, dim, "fc_2")
+        return _linear(x, dim, "fc")
+
+    return with_head(backbone, head, name)
 
 
-def _linear(x, inputs, outputs, name):
-    limit = inputs**-0.5
+def mlp_head(
+    x: tf.Tensor,
+    widths: Sequence[int],
+    last_batch_norm: bool = True,
+    last_scale: bool = False,
+    prefix: str = "fc",
+) -> tf.Tensor:
+    """Applies new linear layers with batch norm, and ReLU between them.
+
+    SimCLR's projector is ``(F, 128)`` with the last batch norm and its scale; MoCo
+    v3's has the last batch norm without scale, and for ResNets its predictor has none.
+    No linear layer has a bias. They are initialised as torch's; SimCLR's code draws
+    N(0, 0.01) instead, a scale that the batch norm after each layer takes out again.
+
+    Args:
+        x: symbolic (N, F).
+        widths: of the layers, the last of them the length of a projection.
+        last_batch_norm: put batch norm, without an offset, after the last layer.
+        last_scale: give that batch norm a scale.
+        prefix: of the layers' names, which end in their place in the sequence: for
+            two layers ``fc_0`` linear, ``fc_1`` batch norm, ``fc_2`` ReLU, ``fc_3``
+            linear, ``fc_4`` batch norm.
+
+    Returns:
+        Symbolic (N, widths[-1]).
+
+    Raises:
+        ValueError: if there is no width or one is not positive.
+
+    Source: Chen et al. 2020 (arXiv 2002.05709), section 3 and its code; Chen et al.
+    2021 (arXiv 2104.02057), section 4 and its code.
+    """
+    if not widths or min(widths) < 1:
+        raise ValueError(
+            f"widths={tuple(widths)} of a head must be one or more positive numbers."
+        )
+    last = len(widths) - 1
+    for index, width in enumerate(widths):
+        place = 3 * index
+        x = _linear(x, width, f"{prefix}_{place}", use_bias=False)
+        if index < last:
+            x = BatchNormalization(name=f"{prefix}_{place + 1}")(x)
+            x = keras.layers.ReLU(name=f"{prefix}_{place + 2}")(x)
+        elif last_batch_norm:
+            x = BatchNormalization(
+                center=False, scale=last_scale, name=f"{prefix}_{place + 1}"
+            )(x)
+    return x
+
+
+def _linear(x, outputs, name, use_bias=True):
+    limit = x.shape[-1] ** -0.5
     return keras.layers.Dense(
         outputs,
+        use_bias=use_bias,
         kernel_initializer=keras.initializers.RandomUniform(-limit, limit),
         bias_initializer=keras.initializers.RandomUniform(-limit, limit),
         name=name,
@@ -86,7 +163,7 @@ def clone(encoder: keras.Model) -> keras.Model:
     """Makes an independent encoder of the same architecture and weights.
 
     Args:
-        encoder: a `ResNet`, a KerasCV backbone, what `pooled` and
+        encoder: a `ResNet`, a KerasCV backbone, what `pooled`, `with_head` and
             `projection_encoder` make of these, or any functional or sequential
             model whose layers can be made from their configs.
 

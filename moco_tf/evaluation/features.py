@@ -10,6 +10,8 @@ import tensorflow as tf
 from tensorflow import keras
 from tqdm import tqdm
 
+from moco_tf.data.labelled import even_batches
+
 
 @dataclass(frozen=True)
 class Features:
@@ -41,16 +43,20 @@ class FeatureExtractor:
         encoder: float (N,H,W,C) -> float (N,F).
         preprocess: uint8 (N,H,W,C) -> float (N,H,W,C), e.g. a `Normalize` layer;
             None hands the images to the encoder as they are, cast to float32.
+        strategy: the one whose replicas share each batch of `extract`; None encodes
+            on one device.
     """
 
     def __init__(
         self,
         encoder: keras.Model | Callable,
         preprocess: Callable | None = None,
+        strategy: tf.distribute.Strategy | None = None,
     ):
         """See the class docstring."""
         self.encoder = encoder
         self.preprocess = preprocess
+        self.strategy = strategy
         self._functions = {}
 
     def encode(self, images: tf.Tensor) -> tf.Tensor:
@@ -77,7 +83,7 @@ class FeatureExtractor:
         Args:
             dataset: finite; batches {"image": uint8 (N,S,S,C), "label": int (N,),
                 "id": int (N,)}. The last batch may be smaller.
-            progress: title of a progress bar on stderr; None shows none.
+            progress: title of a progress bar on a terminal; None shows none.
 
         Returns:
             The set's `Features`.
@@ -86,11 +92,19 @@ class FeatureExtractor:
             ValueError: the dataset is empty or the encoder's output is not (N,F).
         """
         parts, labels, ids = [], [], []
-        batches = tqdm(dataset, desc=progress, leave=False, disable=progress is None)
-        for batch in batches:
-            parts.append(self.encode(batch["image"]).numpy())
-            labels.append(batch["label"].numpy())
-            ids.append(batch["id"].numpy())
+        length = int(dataset.cardinality())  # negative where unknown
+        bar = tqdm(
+            self._encoded(dataset),
+            desc=progress,
+            total=length if length >= 0 else None,
+            leave=False,
+            unit="batch",
+            disable=None if progress else True,
+        )
+        for features, label, number in bar:
+            parts.append(features.numpy())
+            labels.append(label.numpy())
+            ids.append(number.numpy())
         if not parts:
             raise ValueError(
                 "The dataset to extract features from is empty; give it at least one "
@@ -101,6 +115,29 @@ class FeatureExtractor:
             np.concatenate(labels).astype(np.int64),
             np.concatenate(ids).astype(np.int64),
         )
+
+    def _encoded(self, dataset):
+        """Yield (features, labels, ids), a batch or a replica's share at a time."""
+        if self.strategy is None or self.strategy.num_replicas_in_sync == 1:
+            for batch in dataset:
+                yield self.encode(batch["image"]), batch["label"], batch["id"]
+            return
+
+        def of_replica(batch):
+            features = self._forward(batch["image"])
+            kept = batch["weight"] > 0
+            outputs = features, batch["label"], batch["id"]
+            return [tf.boolean_mask(output, kept) for output in outputs]
+
+        dataset = even_batches(dataset, self.strategy.num_replicas_in_sync)
+        shared = self.strategy.experimental_distribute_dataset(dataset)
+        step = tf.function(
+            lambda batch: self.strategy.run(of_replica, args=(batch,)),
+            input_signature=[shared.element_spec],
+        )
+        for batch in shared:
+            shares = map(self.strategy.experimental_local_results, step(batch))
+            yield from zip(*shares)
 
     def _forward(self, images):
         if self.preprocess is None:
@@ -130,7 +167,7 @@ def extract_features(
         encoder: float (N,H,W,C) -> float (N,F).
         dataset: see `FeatureExtractor.extract`.
         preprocess: see `FeatureExtractor`.
-        progress: title of a progress bar on stderr; None shows none.
+        progress: title of a progress bar on a terminal; None shows none.
 
     Returns:
         The set's `Features`.

@@ -6,13 +6,17 @@ the official MoCo CIFAR-10 demo.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import tensorflow as tf
+from tqdm import tqdm
 
 from moco_tf.evaluation.features import checked_labels
 
 # Similarities held at once: 2**25 float32 are 128 MiB.
 _SIMILARITIES_PER_CHUNK = 2**25
+_GROUP = 16  # similarities that share a maximum; 8 to 50 are equally fast
 
 
 def knn_accuracy(
@@ -66,19 +70,67 @@ def knn_predict(
     Raises:
         ValueError: k out of range, an unlabelled example, or shapes that disagree.
     """
-    if not temperature > 0:
-        raise ValueError(
-            f"temperature={temperature} is not positive; kNN weights are "
-            "exp(similarity / temperature), use e.g. 0.07."
-        )
+    every = knn_predict_all(
+        train_features, train_labels, test_features, [k], [temperature]
+    )
+    return every[0, 0]
+
+
+def knn_predict_all(
+    train_features: np.ndarray,
+    train_labels: np.ndarray,
+    test_features: np.ndarray,
+    ks: Sequence[int],
+    temperatures: Sequence[float],
+    progress: str | None = None,
+) -> np.ndarray:
+    """Labels that the votes of several k and temperatures give, in one pass.
+
+    Args:
+        train_features: float (train, dim); rows are normalised here.
+        train_labels: int (train,), none of them -1.
+        test_features: float (test, dim).
+        ks: numbers of neighbours that vote, each at most `train`.
+        temperatures: as in `knn_predict`; infinity gives every neighbour one vote.
+        progress: title of a progress bar on a terminal; None shows none.
+
+    Returns:
+        int64 (temperatures, ks, test). Equal votes go to the smallest label.
+
+    Raises:
+        ValueError: k out of range, an unlabelled example, or shapes that disagree.
+    """
+    for temperature in temperatures:
+        if not temperature > 0:
+            raise ValueError(
+                f"temperature={temperature} is not positive; kNN weights are "
+                "exp(similarity / temperature), use e.g. 0.07."
+            )
     train_labels = checked_labels(train_labels, train_features, "train", "kNN vote")
     classes, dense = np.unique(train_labels, return_inverse=True)
     dense = tf.constant(dense, tf.int32)
+    rising = sorted(set(ks))
+    for k in (rising[0], rising[-1]):
+        _check_k(k, len(train_features))
+    bar = tqdm(
+        total=len(test_features),
+        desc=progress,
+        leave=False,
+        disable=None if progress else True,
+    )
     predicted = []
-    for similarity, index in _neighbours(train_features, test_features, k):
-        votes = _votes(similarity, tf.gather(dense, index), len(classes), temperature)
-        predicted.append(tf.argmax(votes, axis=1).numpy())
-    return classes[np.concatenate(predicted)]
+    with bar:
+        for similarity, index in _neighbours(train_features, test_features, rising[-1]):
+            labels = tf.gather(dense, index)
+            predicted.append(
+                [
+                    _winners(similarity, labels, len(classes), rising, temperature)
+                    for temperature in temperatures
+                ]
+            )
+            bar.update(len(index))
+    predicted = np.concatenate(predicted, axis=2)
+    return classes[predicted[:, [rising.index(k) for k in ks]]]
 
 
 def nearest_neighbours(
@@ -107,11 +159,7 @@ def _neighbours(features, queries, k):
     """Yield (similarity, index), each (chunk, k), over chunks of the queries."""
     features, queries = np.asarray(features), np.asarray(queries)
     count = len(features)
-    if not 1 <= k <= count:
-        raise ValueError(
-            f"k={k} neighbours cannot be taken from a train set of {count} examples; "
-            f"use a k between 1 and {count}."
-        )
+    _check_k(k, count)
     if features.ndim != 2 or queries.ndim != 2 or features.shape[1] != queries.shape[1]:
         raise ValueError(
             f"Features of shape {features.shape} cannot be compared with queries of "
@@ -125,20 +173,55 @@ def _neighbours(features, queries, k):
         similarity = tf.matmul(
             _unit_rows(queries[start : start + chunk]), features, transpose_b=True
         )
-        yield tf.math.top_k(similarity, k)
+        yield _top_k(similarity, k)
+
+
+def _check_k(k, count):
+    if not 1 <= k <= count:
+        raise ValueError(
+            f"k={k} neighbours cannot be taken from a train set of {count} examples; "
+            f"use a k between 1 and {count}."
+        )
 
 
 def _unit_rows(rows):
     return tf.math.l2_normalize(tf.cast(rows, tf.float32), axis=1)
 
 
-def _votes(similarity, labels, num_classes, temperature):
-    """Float32 (chunk, num_classes) sums of the neighbours' weights."""
+def _top_k(similarity, k):
+    """As tf.math.top_k, which is slow on rows of tens of thousands.
+
+    Up to ten times so when they rise, as towards a query's own class in a sorted set.
+    The k largest values lie in the k groups of the largest maxima.
+    """
+    rows, columns = similarity.shape
+    groups = -(-columns // _GROUP)
+    if groups < 4 * k:
+        return tf.math.top_k(similarity, k)
+    room = groups * _GROUP - columns
+    padded = tf.pad(similarity, [[0, 0], [0, room]], constant_values=-np.inf)
+    grouped = tf.reshape(padded, (rows, groups, _GROUP))
+    _, chosen = tf.math.top_k(tf.reduce_max(grouped, axis=2), k)
+    chosen = tf.sort(chosen)  # so that the smaller index wins among equals
+    candidates = tf.reshape(tf.gather(grouped, chosen, batch_dims=1), (rows, -1))
+    values, place = tf.math.top_k(candidates, k)
+    group = tf.gather(chosen, place // _GROUP, batch_dims=1)
+    return values, group * _GROUP + place % _GROUP
+
+
+def _winners(similarity, labels, num_classes, ks, temperature):
+    """Int64 (ks, chunk): the classes with most votes of the first k, for rising ks."""
     # The best neighbour is subtracted: same order, and no overflow when cold.
     weight = tf.exp((similarity - similarity[:, :1]) / temperature)
-    rows = tf.shape(labels)[0]
+    rows = labels.shape[0]
     slot = tf.range(rows)[:, None] * num_classes + labels
-    votes = tf.math.unsorted_segment_sum(
-        tf.reshape(weight, [-1]), tf.reshape(slot, [-1]), rows * num_classes
-    )
-    return tf.reshape(votes, (rows, num_classes))
+    votes, start, winners = tf.zeros((rows * num_classes,)), 0, []
+    for k in ks:
+        votes += tf.math.unsorted_segment_sum(
+            tf.reshape(weight[:, start:k], [-1]),
+            tf.reshape(slot[:, start:k], [-1]),
+            rows * num_classes,
+        )
+        start = k
+        winners.append(tf.argmax(tf.reshape(votes, (rows, num_classes)), axis=1))
+    return tf.stack(winners).numpy()

@@ -12,15 +12,21 @@ from tensorflow import keras
 
 from moco_tf.contrast.queue import NO_IMAGE
 from moco_tf.encoders.batchnorm import BatchNormalization
+from moco_tf.encoders.vit import ClassToken, Positions
+from moco_tf.interchange.errors import InterchangeError
 
 # Permutations from torch's layout to Keras's; the inverse comes by argsort.
 _CONVOLUTION = (2, 3, 1, 0)  # OIHW -> HWIO
 _MATRIX = (1, 0)
 _VECTOR = (0,)
+_TOKENS = (0, 1, 2)
 
-# The layers of a ResNet and its head; "." in torch is "_" in Keras's names.
+# The layers of a ResNet in torchvision's names, of a ViT in timm's, and of heads; "_"
+# in Keras's names is "." in torch's, except in patch_embed, cls_token and pos_embed.
 _MODULE = re.compile(
-    r"(conv1|bn1|layer[1-4]_\d+_(conv[1-3]|bn[1-3]|downsample_[01])|fc(_[02])?)"
+    r"conv1|bn1|layer[1-4]_\d+_(conv[1-3]|bn[1-3]|downsample_[01])|(fc|head)(_\d+)?"
+    r"|cls_token|pos_embed|patch_embed_proj|norm"
+    r"|blocks_\d+_(norm[12]|attn_(qkv|proj)|mlp_fc[12])"
 )
 
 
@@ -56,16 +62,17 @@ def load_torch_state_dict(model: keras.Model, state_dict: Mapping) -> None:
     """Loads weights that torch has saved, all of them or none.
 
     Args:
-        model: a `ResNet` backbone, an encoder with a projection head, or a whole
-            `MoCo` with `query_encoder`, `key_encoder` and `queue`.
-        state_dict: name -> array. Names are torchvision's for a backbone
-            (`layer1.0.bn2.running_var`), the reference's for a MoCo (`encoder_q.*`,
-            `encoder_k.*`, `queue` as (dim, size), `queue_ptr`), each with or without
-            `module.` in front. Counters of seen batches are read and not kept.
+        model: a `ResNet` or `ViT` backbone, an encoder with a projection head, or a
+            whole `MoCo` with `query_encoder`, `key_encoder` and `queue`.
+        state_dict: name -> array. Names are torchvision's for a ResNet
+            (`layer1.0.bn2.running_var`), timm's for a ViT (`blocks.0.norm1.bias`), the
+            reference's for a MoCo (`encoder_q.*`, `encoder_k.*`, `queue` as (dim,
+            size), `queue_ptr`), each with or without `module.` in front. Counters of
+            seen batches are read and not kept.
 
     Raises:
-        ValueError: if a name is missing or unknown, or a shape differs. Nothing is
-            loaded then.
+        InterchangeError: if a name is missing or unknown, or a shape differs. Nothing
+            is loaded then.
     """
     given = {
         name[7:] if name.startswith("module.") else name: np.asarray(array)
@@ -88,7 +95,7 @@ def load_torch_state_dict(model: keras.Model, state_dict: Mapping) -> None:
         if names
     )
     if found:
-        raise ValueError(
+        raise InterchangeError(
             f"the state dict does not fit {type(model).__name__} '{model.name}' "
             f"({found}); build the model with the checkpoint's depths, width, head and "
             "queue, and leave out entries that it does not have."
@@ -128,28 +135,46 @@ def _table(model) -> dict[str, _Entry]:
 
 
 def _encoder_table(encoder) -> dict[str, _Entry]:
-    """Entries of an encoder whose layers are torch's modules, `_` for `.`."""
+    """Entries of an encoder whose layers are torch's modules."""
     table = {}
     for layer in encoder.layers:
         if not layer.weights:
             continue
-        name = layer.name.replace("_", ".")
-        known = _MODULE.fullmatch(layer.name)
-        if known and isinstance(layer, keras.layers.Conv2D):
-            table[f"{name}.weight"] = _Entry(layer.kernel, _CONVOLUTION)
-        elif known and isinstance(layer, keras.layers.Dense):
-            table[f"{name}.weight"] = _Entry(layer.kernel, _MATRIX)
-            table[f"{name}.bias"] = _Entry(layer.bias)
-        elif known and isinstance(layer, BatchNormalization):
-            table[f"{name}.weight"] = _Entry(layer.gamma)
-            table[f"{name}.bias"] = _Entry(layer.beta)
-            table[f"{name}.running_mean"] = _Entry(layer.moving_mean)
-            table[f"{name}.running_var"] = _Entry(layer.moving_variance)
-            table[f"{name}.num_batches_tracked"] = _Entry(None)
-        else:
-            raise ValueError(
+        entries = _entries(layer) if _MODULE.fullmatch(layer.name) else None
+        if entries is None:
+            raise InterchangeError(
                 f"layer '{layer.name}' of '{encoder.name}' is a "
                 f"{type(layer).__name__} that has no name in torch; only the ResNets "
-                "of moco_tf.encoders travel as state dicts."
+                "and ViTs of moco_tf.encoders travel as state dicts."
             )
+        module = re.sub("_(?!embed|token)", ".", layer.name)
+        table.update({module + name: entry for name, entry in entries.items()})
+    return table
+
+
+def _entries(layer) -> dict[str, _Entry] | None:
+    """A layer's entries by what follows its module's name; None: no such layer."""
+    if isinstance(layer, ClassToken):
+        return {"": _Entry(layer.token, _TOKENS)}
+    if isinstance(layer, Positions):
+        return {"": _Entry(layer.table, _TOKENS)}
+    if isinstance(layer, keras.layers.Conv2D):
+        entries = {".weight": (layer.kernel, _CONVOLUTION), ".bias": (layer.bias,)}
+    elif isinstance(layer, keras.layers.Dense):
+        entries = {".weight": (layer.kernel, _MATRIX), ".bias": (layer.bias,)}
+    elif isinstance(layer, keras.layers.LayerNormalization):
+        entries = {".weight": (layer.gamma,), ".bias": (layer.beta,)}
+    elif isinstance(layer, BatchNormalization):
+        entries = {
+            ".weight": (layer.gamma,),
+            ".bias": (layer.beta,),
+            ".running_mean": (layer.moving_mean,),
+            ".running_var": (layer.moving_variance,),
+        }
+    else:
+        return None
+    # A layer without bias, scale or offset has none in torch either.
+    table = {name: _Entry(*e) for name, e in entries.items() if e[0] is not None}
+    if isinstance(layer, BatchNormalization):
+        table[".num_batches_tracked"] = _Entry(None)
     return table

@@ -3,48 +3,96 @@
 from __future__ import annotations
 
 import time
-from typing import NamedTuple
 
+import numpy as np
 import tensorflow as tf
 from tensorflow import keras
 
+from moco_tf.contrast.loss import Contrast
+from moco_tf.contrast.queue import NO_IMAGE
 from moco_tf.encoders.heads import pooled
+from moco_tf.methods.views import Views, own_positions
 
-
-class Views(NamedTuple):
-    """A batch as the networks see it.
-
-    Attributes:
-        query: float (N, S, S, C), the query view of each image.
-        key: float (N, S, S, C), the key views, in the order of `position`.
-        position: int32 (N,), whose key each row of `key` is, in the global batch.
-        id: int64 (N,), the image of each query; -1 where the batch names none.
-    """
-
-    query: tf.Tensor
-    key: tf.Tensor
-    position: tf.Tensor
-    id: tf.Tensor
+# Embeddings kept by methods without a queue; enough to see how far they spread.
+RECENT = 1024
 
 
 class ContrastiveModel(keras.Model):
     """Base of the methods: views, metrics, features and the timing of input.
 
+    A method makes `query_encoder` and `recent`, and says in `train_step` how a batch
+    of two views trains them.
+
     Attributes:
-        encoder: the query backbone, images -> (N, F).
+        encoder: the query backbone, images -> (N, F); what training is for.
+        query_encoder: `encoder` and its head, images -> (N, dim), not normalised.
+        recent: `KeyQueue` of the newest embeddings and their images.
         augment: layer uint8 -> float32 that acts inside the step, or None.
         input_seconds: seconds that training has waited for batches, ever growing.
     """
 
-    def __init__(self, encoder: keras.Model, augment=None, name: str | None = None):
-        """See the methods."""
+    def __init__(
+        self,
+        encoder: keras.Model,
+        temperature: float,
+        augment: keras.layers.Layer | None = None,
+        name: str | None = None,
+    ):
+        """See the methods.
+
+        Raises:
+            ValueError: if temperature is not positive.
+        """
+        if temperature <= 0:
+            raise ValueError(
+                f"temperature={temperature} is not positive; MoCo's papers use 0.07 "
+                "and 0.2."
+            )
         super().__init__(name=name)
         self.encoder = pooled(encoder)
+        self.temperature = temperature
         self.augment = augment
         self.variable_type = keras.mixed_precision.global_policy().variable_dtype
         self.input_seconds = 0.0
         self._means = {}
+        self._add_means(
+            "loss", "top1", "top5", "positive_similarity", "negative_similarity"
+        )
         self.built = True
+
+    def negatives(self, batch_size: int) -> int:
+        """How many negatives a query has; ln(1 + that) is an uninformed loss.
+
+        Args:
+            batch_size: of the global batch.
+        """
+        raise NotImplementedError
+
+    @property
+    def trained_variables(self) -> list[tf.Variable]:
+        """What the optimiser moves."""
+        return self.query_encoder.trainable_variables
+
+    def parts(self) -> dict[str, tf.Module]:
+        """What a checkpoint must hold beside the optimiser, by name."""
+        return {"query_encoder": self.query_encoder, "recent": self.recent}
+
+    def embeddings(self) -> np.ndarray:
+        """The newest embeddings, (count, dim), of images that have been seen."""
+        seen = self.recent.ids.numpy() != NO_IMAGE
+        return self.recent.keys.numpy()[seen]
+
+    def compile(self, optimizer: keras.optimizers.Optimizer, **kwargs) -> None:
+        """Sets the optimiser; the loss is the method's own.
+
+        Args:
+            optimizer: as `moco_tf.optimizers.SGD`.
+            **kwargs: further arguments of `keras.Model.compile`.
+        """
+        super().compile(optimizer=optimizer, **kwargs)
+        # Before the first step, so that this is traced once and can be restored.
+        with self.distribute_strategy.scope():
+            self.optimizer.build(self.trained_variables)
 
     def call(self, images: tf.Tensor, training: bool = False) -> tf.Tensor:
         """Features of images, as `predict` gives them.
@@ -77,16 +125,18 @@ class ContrastiveModel(keras.Model):
         if self.augment is not None:
             query = self.augment(query, batch.get("query_seed"), training=True)
             key = self.augment(key, batch.get("key_seed"), training=True)
+        order = own_positions(count)
         position = batch.get("position")
         if position is None:
-            position = _own_positions(count)
+            position = order
         return Views(
             tf.cast(query, self.variable_type),
             tf.cast(key, self.variable_type),
             tf.cast(position, tf.int32),
             tf.cast(batch["id"], tf.int64)
             if "id" in batch
-            else tf.fill([count], tf.constant(-1, tf.int64)),
+            else tf.fill([count], tf.constant(NO_IMAGE, tf.int64)),
+            order,
         )
 
     def record(self, **values: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -94,6 +144,27 @@ class ContrastiveModel(keras.Model):
         for name, value in values.items():
             self._means[name].update_state(tf.cast(value, self._means[name].dtype))
         return {name: mean.result() for name, mean in self._means.items()}
+
+    def record_contrast(self, *results: Contrast, **values: tf.Tensor) -> dict:
+        """Records what contrasts gave, the mean where there are several, and more."""
+
+        def mean(figures):
+            return tf.add_n([tf.reduce_mean(figure) for figure in figures]) / len(
+                results
+            )
+
+        return self.record(
+            loss=mean([result.loss for result in results]),
+            top1=mean([tf.cast(r.rank < 1, tf.float32) for r in results]),
+            top5=mean([tf.cast(r.rank < 5, tf.float32) for r in results]),
+            positive_similarity=mean([r.positive_similarity for r in results]),
+            negative_similarity=mean([r.negative_similarity for r in results]),
+            **values,
+        )
+
+    def keep_recent(self, embeddings: tf.Tensor, ids: tf.Tensor) -> None:
+        """Enqueues embeddings of the global batch, as many as `recent` can take."""
+        self.recent.enqueue(embeddings[:RECENT], ids[:RECENT])
 
     def _add_means(self, *names: str) -> None:
         for name in names:
@@ -119,6 +190,25 @@ class ContrastiveModel(keras.Model):
         if hasattr(self.optimizer, "get_unscaled_gradients"):
             gradients = self.optimizer.get_unscaled_gradients(gradients)
         self.optimizer.apply_gradients(zip(gradients, variables))
+
+    def get_config(self) -> dict:
+        """Returns the constructor's arguments."""
+        serialize = keras.saving.serialize_keras_object
+        return {
+            "encoder": serialize(self.encoder),
+            "temperature": self.temperature,
+            "augment": None if self.augment is None else serialize(self.augment),
+            "name": self.name,
+        }
+
+    @classmethod
+    def from_config(cls, config: dict) -> ContrastiveModel:
+        """Makes a model from `get_config`'s dict, with fresh weights."""
+        config = dict(config)
+        for key in ("encoder", "augment"):
+            if config[key] is not None:
+                config[key] = keras.saving.deserialize_keras_object(config[key])
+        return cls(**config)
 
     def make_train_function(self, force: bool = False):
         """Keras's step, but for the wait for the next batch, which is timed outside.
@@ -155,9 +245,3 @@ class ContrastiveModel(keras.Model):
 
         self.train_function = train_function
         return train_function
-
-
-def _own_positions(count):
-    context = tf.distribute.get_replica_context()
-    start = tf.convert_to_tensor(context.replica_id_in_sync_group) * count
-    return start + tf.range(count)

@@ -9,10 +9,11 @@ from tensorflow import keras
 
 from moco_tf.contrast import KeyQueue, contrast, move_towards
 from moco_tf.contrast.queue import NO_IMAGE
-from moco_tf.distribution import gather, own_share, unshuffle
+from moco_tf.distribution import gather
 from moco_tf.encoders.batchnorm import encode
 from moco_tf.encoders.heads import clone, projection_encoder
 from moco_tf.methods.base import ContrastiveModel
+from moco_tf.methods.views import in_order, unit_rows
 
 log = logging.getLogger("moco_tf")
 
@@ -26,7 +27,8 @@ class MoCo(ContrastiveModel):
             feature maps are then pooled. It becomes the query backbone itself.
         projection: head on the backbone: "linear" (v1) or "mlp" (v2).
         dim: length of a projection.
-        queue_size: keys kept as negatives, at least the global batch.
+        queue_size: keys kept as negatives, at least the keys of a step: the global
+            batch, or twice that with `symmetric`.
         key_momentum: how much of its weights the key encoder keeps in a step.
         temperature: divides the similarities; 0.07 in v1, 0.2 in v2.
         augment: keras layer, uint8 -> float32, that augments the views inside the
@@ -37,6 +39,9 @@ class MoCo(ContrastiveModel):
             match those statistics instead of the contents.
         mask_same_image: leave out queue keys of the query's own image, which are
             false negatives (they occur when the queue reaches back an epoch).
+        symmetric: contrast both ways, each view being once the query and once the
+            key. The gradient is of the sum of both losses, of which the logs show
+            the mean; the keys of both views are enqueued.
         name: of the model.
 
     Attributes:
@@ -51,7 +56,7 @@ class MoCo(ContrastiveModel):
     in order); "id", int64 (N,), the image of each query.
 
     Source: He et al. 2020 (arXiv 1911.05722), algorithm 1; Chen et al. 2020
-    (arXiv 2003.04297).
+    (arXiv 2003.04297); `symmetric` as in the official CIFAR-10 demo.
     """
 
     def __init__(
@@ -65,27 +70,23 @@ class MoCo(ContrastiveModel):
         augment: keras.layers.Layer | None = None,
         bn_groups: int = 1,
         mask_same_image: bool = False,
+        symmetric: bool = False,
         name: str = "moco",
     ):
         if not 0 <= key_momentum <= 1:
             raise ValueError(
                 f"key_momentum={key_momentum} is outside [0, 1]; the papers use 0.999."
             )
-        if temperature <= 0:
-            raise ValueError(
-                f"temperature={temperature} is not positive; the papers use 0.07 and "
-                "0.2."
-            )
         if bn_groups < 1:
             raise ValueError(f"bn_groups={bn_groups} is less than 1; use 1 or more.")
-        super().__init__(encoder, augment, name)
+        super().__init__(encoder, temperature, augment, name)
         self.projection = projection
         self.dim = dim
         self.queue_size = queue_size
         self.key_momentum = key_momentum
-        self.temperature = temperature
         self.bn_groups = bn_groups
         self.mask_same_image = mask_same_image
+        self.symmetric = symmetric
         self.query_encoder = projection_encoder(
             self.encoder, projection, dim, "query_encoder"
         )
@@ -96,14 +97,24 @@ class MoCo(ContrastiveModel):
         )
         self.key_encoder.set_weights(self.query_encoder.get_weights())
         self.queue = KeyQueue(queue_size, dim, self.variable_type)
-        self._add_means(
-            "loss",
-            "top1",
-            "top5",
-            "positive_similarity",
-            "negative_similarity",
-            "false_negative_rate",
-        )
+        self._add_means("false_negative_rate")
+
+    @property
+    def recent(self) -> KeyQueue:
+        """The queue, which holds the newest embeddings anyway."""
+        return self.queue
+
+    def negatives(self, batch_size: int) -> int:
+        """The queue's size, whatever the batch."""
+        return self.queue_size
+
+    def parts(self) -> dict[str, tf.Module]:
+        """Both encoders and the queue."""
+        return {
+            "query_encoder": self.query_encoder,
+            "key_encoder": self.key_encoder,
+            "queue": self.queue,
+        }
 
     def compile(self, optimizer: keras.optimizers.Optimizer, **kwargs) -> None:
         """Sets the optimiser; the loss is InfoNCE.
@@ -113,9 +124,6 @@ class MoCo(ContrastiveModel):
             **kwargs: further arguments of `keras.Model.compile`.
         """
         super().compile(optimizer=optimizer, **kwargs)
-        # Before the first step, so that this is traced once and can be restored.
-        with self.distribute_strategy.scope():
-            self.optimizer.build(self.query_encoder.trainable_variables)
         if self.bn_groups == 1 and self.distribute_strategy.num_replicas_in_sync == 1:
             log.info(
                 "MoCo on one replica with bn_groups=1: a query and its key share "
@@ -125,82 +133,80 @@ class MoCo(ContrastiveModel):
 
     def train_step(self, batch: dict) -> dict[str, tf.Tensor]:
         """Algorithm 1 of the paper on this replica's share of a batch."""
-        views = self.views(batch)
+        directions = self._directions(self.views(batch))
+        # The paper encodes the queries first; the keys do not depend on them.
+        move_towards(
+            self.key_encoder.trainable_variables,
+            self.query_encoder.trainable_variables,
+            self.key_momentum,
+        )
+        keys = [self._keys(views) for views in directions]
         with tf.GradientTape() as tape:
-            query = self._unit(self.query_encoder, views.query)
-            with tape.stop_recording():
-                move_towards(
-                    self.key_encoder.trainable_variables,
-                    self.query_encoder.trainable_variables,
-                    self.key_momentum,
-                )
-                keys = self._keys(views)
-            result, false_negatives = self._contrast(query, keys, views)
-            loss = self.scaled(result.loss)
-        self.descend(tape, loss, self.query_encoder.trainable_variables)
-        self.queue.enqueue(keys, gather(views.id))
-        return self._record(result, false_negatives)
+            contrasts = [self._contrast(*each) for each in zip(directions, keys)]
+            loss = tf.add_n([self.scaled(result.loss) for result in contrasts])
+        self.descend(tape, loss, self.trained_variables)
+        logs = self._record(directions, contrasts)
+        self._enqueue(directions[0], keys)
+        return logs
 
     def test_step(self, batch: dict) -> dict[str, tf.Tensor]:
         """The loss of a batch; nothing moves, batch norm uses running statistics."""
-        views = self.views(batch)
-        query = self._unit(self.query_encoder, views.query, training=False)
-        keys = self._keys(views, training=False)
-        return self._record(*self._contrast(query, keys, views))
+        directions = self._directions(self.views(batch))
+        contrasts = [
+            self._contrast(views, self._keys(views, training=False), training=False)
+            for views in directions
+        ]
+        return self._record(directions, contrasts)
 
-    def _unit(self, encoder, images, training=True):
-        projection = encode(encoder, images, self.bn_groups, training)
-        return tf.math.l2_normalize(projection, axis=1, epsilon=1e-24)
+    def _directions(self, views):
+        return [views, views.swapped()] if self.symmetric else [views]
+
+    def _unit(self, encoder, images, training):
+        return unit_rows(encode(encoder, images, self.bn_groups, training))
 
     def _keys(self, views, training=True):
         """Keys of the global batch in its order, from keys encoded shuffled."""
-        keys = self._unit(self.key_encoder, views.key, training)
-        return unshuffle(gather(keys), gather(views.position))
+        return in_order(
+            self._unit(self.key_encoder, views.key, training), views.position
+        )
 
-    def _contrast(self, query, keys, views):
-        own = own_share(keys, query.shape[0] or tf.shape(query)[0])
-        same = views.id[:, None] == self.queue.ids[None, :]
-        same &= views.id[:, None] != NO_IMAGE
-        result = contrast(
-            query,
-            own,
+    def _contrast(self, views, keys, training=True):
+        """Queries of this replica against their own keys and the queue."""
+        return contrast(
+            self._unit(self.query_encoder, views.query, training),
+            tf.gather(keys, views.order),
             self.queue.keys,
             self.temperature,
-            masked=same if self.mask_same_image else None,
+            masked=self._same_image(views) if self.mask_same_image else None,
         )
-        return result, tf.reduce_mean(tf.cast(same, tf.float32))
 
-    def _record(self, result, false_negatives):
-        return self.record(
-            loss=tf.reduce_mean(result.loss),
-            top1=tf.reduce_mean(tf.cast(result.rank < 1, tf.float32)),
-            top5=tf.reduce_mean(tf.cast(result.rank < 5, tf.float32)),
-            positive_similarity=tf.reduce_mean(result.positive_similarity),
-            negative_similarity=result.negative_similarity,
-            false_negative_rate=false_negatives,
+    def _same_image(self, views):
+        """Bool (N, queue_size): where the queue has a key of the query's image."""
+        same = views.id[:, None] == self.queue.ids[None, :]
+        return same & (views.id[:, None] != NO_IMAGE)
+
+    def _record(self, directions, contrasts):
+        # Both directions have the same images.
+        same = tf.cast(self._same_image(directions[0]), tf.float32)
+        return self.record_contrast(
+            *contrasts, false_negative_rate=tf.reduce_mean(same)
         )
+
+    def _enqueue(self, views, keys):
+        """Enqueues the keys of each direction, those of the first view first."""
+        ids = gather(views.id)
+        # The first view gives the keys of the last direction, as in the demo.
+        self.queue.enqueue(tf.concat(keys[::-1], 0), tf.concat([ids] * len(keys), 0))
 
     def get_config(self) -> dict:
         """Returns the constructor's arguments."""
-        serialize = keras.saving.serialize_keras_object
         return {
-            "encoder": serialize(self.encoder),
+            **super().get_config(),
             "projection": self.projection,
             "dim": self.dim,
             "queue_size": self.queue_size,
             "key_momentum": self.key_momentum,
-            "temperature": self.temperature,
-            "augment": None if self.augment is None else serialize(self.augment),
             "bn_groups": self.bn_groups,
             "mask_same_image": self.mask_same_image,
-            "name": self.name,
+            "symmetric": self.symmetric,
         }
-
-    @classmethod
-    def from_config(cls, config: dict) -> MoCo:
-        """Makes a model from `get_config`'s dict, with fresh weights."""
-        config = dict(config)
-        for key in ("encoder", "augment"):
-            if config[key] is not None:
-                config[key] = keras.saving.deserialize_keras_object(config[key])
-        return cls(**config)

@@ -1,0 +1,94 @@
+"""Augmentations one after the other as one layer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import tensorflow as tf
+from tensorflow import keras
+
+from moco_tf.augment.base import SeededImageLayer
+from moco_tf.augment.seeds import fold_in
+
+
+@keras.saving.register_keras_serializable(package="moco_tf")
+class Recipe(SeededImageLayer):
+    """Layers one after the other, compiled by XLA as one cluster of their own.
+
+    Each layer derives its own seeds from an image's seed and its place in the recipe.
+    With `training=False` only the normalisation remains. A gradient is not meant to
+    pass through.
+
+    Args:
+        layers: `SeededImageLayer`s in the order of application.
+        key: the recipe of key views, where the two views of an image are treated
+            differently and this is the query views' only; None where it is both's.
+        jit_compile: False leaves the arithmetic to TensorFlow's own kernels.
+        **kwargs: see `SeededImageLayer`.
+    """
+
+    def __init__(
+        self,
+        layers: Sequence[SeededImageLayer],
+        key: Recipe | None = None,
+        jit_compile: bool = True,
+        **kwargs,
+    ):
+        """See the class."""
+        super().__init__(**kwargs)
+        for layer in layers:
+            if not isinstance(layer, SeededImageLayer):
+                raise ValueError(
+                    f"Recipe got the layer {layer!r}; give layers of moco_tf.augment, "
+                    "which take seeds."
+                )
+        self.layers = list(layers)
+        self.key = key
+        self.jit_compile = jit_compile
+        self.draws = sum(layer.draws for layer in self.layers)
+        self.moves_pixels = any(layer.moves_pixels for layer in self.layers)
+        self._compiled = tf.function(self._apply, jit_compile=jit_compile)
+
+    def _ensure_inputs_are_compute_dtype(self, inputs):
+        # uint8 goes in as it is, the cast is part of the compiled cluster.
+        return inputs if isinstance(inputs, dict) else tf.convert_to_tensor(inputs)
+
+    def _call_unseeded(self, inputs, training):
+        if training:
+            return super()._call_unseeded(inputs, training)
+        for layer in self.layers:
+            inputs = layer(inputs, training=False)
+        return inputs
+
+    def _apply(self, images, seeds):
+        images = tf.cast(images, tf.float32)
+        for index, layer in enumerate(self.layers):
+            images = layer.augment_with_seeds(images, fold_in(seeds, index))
+        return images
+
+    def augment_with_seeds(self, images: tf.Tensor, seeds: tf.Tensor) -> tf.Tensor:
+        """The recipe as a function of a batch of images and their seeds."""
+        return self._compiled(images, seeds)
+
+    def get_config(self) -> dict:
+        """Returns the constructor's arguments, the layers serialised."""
+        serialize = keras.saving.serialize_keras_object
+        return {
+            **super().get_config(),
+            "layers": [serialize(layer) for layer in self.layers],
+            "key": None if self.key is None else serialize(self.key),
+            "jit_compile": self.jit_compile,
+        }
+
+    @classmethod
+    def from_config(cls, config: dict) -> Recipe:
+        """Rebuilds a recipe from `get_config`."""
+        revive = keras.saving.deserialize_keras_object
+        key = config["key"]
+        return cls(
+            **{
+                **config,
+                "layers": [revive(layer) for layer in config["layers"]],
+                "key": None if key is None else revive(key),
+            }
+        )

@@ -1,0 +1,256 @@
+"""Settings of evaluate.py's protocols; the docstrings are `evaluate.py --help`."""
+
+# ruff: noqa: UP045  (jsonargparse evaluates the hints; Python 3.9 cannot do X | None)
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Literal, Optional
+
+from moco_tf.config.tree import ConfigError, Distribution
+
+
+@dataclass(frozen=True)
+class LabelledData:
+    """The labelled images.
+
+    Attributes:
+        source: glyphs, tfds or folder (null: the run's own labelled images).
+        name: TFDS name such as cifar10 or imagenet2012 (null: the run's).
+        data_dir: Root of the prepared TFDS sets, or the folder of images itself for
+            source folder (null: the run's).
+        manual_dir: Where TFDS finds archives that you must fetch yourself (null: the
+            run's).
+        train_split: Labelled split to learn from (null: the run's, or train).
+        test_split: Labelled split to report on (null: the run's, or test).
+        max_train: Use at most so many training images, spread evenly (null: all).
+        max_test: Use at most so many test images, spread evenly (null: all).
+        max_unreadable: Share of unreadable images, 0 to 1, above which to stop.
+    """
+
+    source: Optional[Literal["glyphs", "tfds", "folder"]] = None
+    name: Optional[str] = None
+    data_dir: Optional[str] = None
+    manual_dir: Optional[str] = None
+    train_split: Optional[str] = None
+    test_split: Optional[str] = None
+    max_train: Optional[int] = None
+    max_test: Optional[int] = None
+    max_unreadable: float = 0.01
+
+    def check(self) -> None:
+        """Raises ConfigError, in one sentence, where a value is out of range."""
+        at_least(1, "data.max_train", self.max_train)
+        at_least(1, "data.max_test", self.max_test)
+        require(
+            0 <= self.max_unreadable <= 1,
+            f"data.max_unreadable={self.max_unreadable} is out of range; use a share "
+            "from 0 to 1.",
+        )
+
+
+@dataclass(frozen=True)
+class Extraction:
+    """How the encoder is run.
+
+    Attributes:
+        batch_size: Images encoded at once, over all replicas.
+        cache: Keep features on disk in report/features and use them again while
+            weights, data and preprocessing stay the same.
+    """
+
+    batch_size: int = 256
+    cache: bool = True
+
+    def check(self) -> None:
+        """Raises ConfigError, in one sentence, where a value is out of range."""
+        at_least(1, "features.batch_size", self.batch_size)
+
+
+@dataclass(frozen=True)
+class KNN:
+    """Weighted vote of the nearest training images, by cosine similarity.
+
+    Attributes:
+        k: Numbers of neighbours that vote; all are measured in one pass.
+        temperature: A neighbour of cosine s votes with weight exp(s / temperature);
+            equal votes are always measured as well.
+        precision: float32, mixed_bfloat16 or mixed_float16, in the encoder; features
+            and what is learnt from them are float32.
+        out: Folder for the results (null: report/knn beside the weights).
+        data: data, the labelled images
+        features: features, how the encoder is run
+        distribution: distribution, which devices share the batch
+    """
+
+    k: tuple[int, ...] = (10, 20, 100, 200)
+    temperature: tuple[float, ...] = (0.07, 0.1)
+    precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] = "float32"
+    out: Optional[str] = None
+    data: LabelledData = field(default_factory=LabelledData)
+    features: Extraction = field(default_factory=Extraction)
+    distribution: Distribution = field(default_factory=Distribution)
+
+    def check(self) -> None:
+        """Raises ConfigError, in one sentence, where a value is out of range."""
+        self.data.check()
+        self.features.check()
+        at_least(1, "distribution.replicas", self.distribution.replicas)
+        require(self.k, "k=[] names no number of neighbours; use for instance [200].")
+        for k in self.k:
+            at_least(1, "k", k)
+        for temperature in self.temperature:
+            require(
+                temperature > 0 and math.isfinite(temperature),
+                f"temperature={temperature} must be positive; use for instance 0.07.",
+            )
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """The candidates of protocol cached.
+
+    Attributes:
+        learning_rates: Rates of SGD for a batch of 256, scaled linearly.
+        weight_decays: Factors of |weights|^2 / 2 in the loss, each tried with each
+            rate.
+        lbfgs: Also fit scikit-learn's logistic regression by L-BFGS with the same
+            penalties; slow beyond some 100,000 images.
+        held_out: Share of the training images that chooses among the candidates; the
+            winners are trained again on all of them.
+    """
+
+    learning_rates: tuple[float, ...] = (0.01, 0.03, 0.1, 0.3, 1.0)
+    weight_decays: tuple[float, ...] = (1e-5, 1e-4, 1e-3, 1e-2)
+    lbfgs: bool = True
+    held_out: float = 0.1
+
+    def check(self) -> None:
+        """Raises ConfigError, in one sentence, where a value is out of range."""
+        require(
+            self.learning_rates and self.weight_decays,
+            "sweep.learning_rates or sweep.weight_decays is empty; give at least one "
+            "candidate of each.",
+        )
+        for rate in self.learning_rates:
+            positive("sweep.learning_rates", rate)
+        for decay in self.weight_decays:
+            positive("sweep.weight_decays", decay)
+        require(
+            0 < self.held_out < 1,
+            f"sweep.held_out={self.held_out} is out of range; use a share between 0 "
+            "and 1.",
+        )
+
+
+@dataclass(frozen=True)
+class Linear:
+    """A linear classifier on the frozen encoder.
+
+    Attributes:
+        protocol: official (MoCo v1 and v2: SGD on random crops, rate 30, x0.1 at 60 %
+            and 80 % of the epochs), mocov3 (cosine, no decay, batch 1024), or cached
+            (a sweep on features of the central crops: minutes instead of days).
+        epochs: Passes over the training images (null: official 100, mocov3 90, cached
+            100).
+        batch_size: Global batch (null: official 256, others 1024).
+        learning_rate: Rate for a batch of 256, scaled linearly with batch_size (null:
+            official 30; mocov3 0.1, or 3 for a ViT). Not for cached.
+        crop_scale: Least and greatest share of the image's area in a random crop.
+        precision: float32, mixed_bfloat16 or mixed_float16, in the encoder; features
+            and what is learnt from them are float32.
+        seed: Where all randomness starts from.
+        out: Folder for the results (null: report/linear_PROTOCOL beside the weights).
+        sweep: sweep, the candidates of protocol cached
+        data: data, the labelled images
+        features: features, how the encoder is run
+        distribution: distribution, which devices share the batch
+    """
+
+    protocol: Literal["official", "cached", "mocov3"] = "official"
+    epochs: Optional[int] = None
+    batch_size: Optional[int] = None
+    learning_rate: Optional[float] = None
+    crop_scale: tuple[float, float] = (0.08, 1.0)
+    precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] = "float32"
+    seed: int = 0
+    out: Optional[str] = None
+    sweep: Sweep = field(default_factory=Sweep)
+    data: LabelledData = field(default_factory=LabelledData)
+    features: Extraction = field(default_factory=Extraction)
+    distribution: Distribution = field(default_factory=Distribution)
+
+    def check(self) -> None:
+        """Raises ConfigError, in one sentence, where a value is out of range."""
+        self.sweep.check()
+        self.data.check()
+        self.features.check()
+        at_least(1, "distribution.replicas", self.distribution.replicas)
+        at_least(1, "epochs", self.epochs)
+        at_least(1, "batch_size", self.batch_size)
+        at_least(0, "seed", self.seed)
+        if self.learning_rate is not None:
+            positive("learning_rate", self.learning_rate)
+        low, high = self.crop_scale
+        require(
+            0 < low <= high <= 1,
+            f"crop_scale={[low, high]} must be two rising shares of the area above 0 "
+            "and up to 1; use for instance [0.08, 1.0].",
+        )
+        require(
+            self.protocol != "cached" or self.learning_rate is None,
+            f"learning_rate={self.learning_rate} has no effect with protocol=cached; "
+            "set sweep.learning_rates.",
+        )
+
+
+@dataclass(frozen=True)
+class Compare:
+    """One table and one picture over runs that were evaluated before.
+
+    Attributes:
+        out: Folder for the results (null: compare, beside the first run).
+    """
+
+    out: Optional[str] = None
+
+    def check(self) -> None:
+        """There is nothing to check."""
+
+
+@dataclass(frozen=True)
+class Tables:
+    """Finished sweeps (train.py --sweep) beside the paper's figures.
+
+    Attributes:
+        figure: knn or linear, of the monitor's last measurement.
+        out: Folder for the results (null: table, in the sweep's folder).
+    """
+
+    figure: Literal["knn", "linear"] = "linear"
+    out: Optional[str] = None
+
+    def check(self) -> None:
+        """There is nothing to check."""
+
+
+def require(condition: object, sentence: str) -> None:
+    """Raises ConfigError(sentence) unless the condition holds."""
+    if not condition:
+        raise ConfigError(sentence)
+
+
+def at_least(least: int, key: str, value: int | None) -> None:
+    """Raises ConfigError unless the value is None or large enough."""
+    require(
+        value is None or value >= least,
+        f"{key}={value} is too small; use {least} or more.",
+    )
+
+
+def positive(key: str, value: float) -> None:
+    """Raises ConfigError unless the value is an ordinary number above 0."""
+    require(
+        value > 0 and math.isfinite(value),
+        f"{key}={value} must be positive; use a value above 0.",
+    )

@@ -1,0 +1,215 @@
+"""From YAML files and command-line words to any frozen dataclass tree of two levels."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import dataclasses
+import difflib
+import os
+import pathlib
+import re
+import typing
+from collections.abc import Callable, Iterator, Sequence
+from typing import Generic, TypeVar
+
+import jsonargparse
+import yaml
+
+from moco_tf.config.tree import ConfigError
+
+Tree = TypeVar("Tree")
+
+
+class Reader(Generic[Tree]):
+    """Reads one kind of tree: plain fields, and sections of plain fields.
+
+    jsonargparse types, documents and overrides the fields; this class says what is
+    wrong in one sentence.
+
+    Args:
+        kind: the dataclass; its default is made of defaults only.
+    """
+
+    def __init__(self, kind: type[Tree]):
+        """See the class docstring."""
+        self.kind = kind
+        hints = typing.get_type_hints(kind)
+        self.sections = {
+            key: hint for key, hint in hints.items() if dataclasses.is_dataclass(hint)
+        }
+        # Type of every settable key, by its dotted name.
+        self.hints: dict[str, object] = {}
+        for key, hint in hints.items():
+            inner = self.sections.get(key)
+            fields = typing.get_type_hints(inner) if inner else {}
+            self.hints.update({f"{key}.{name}": item for name, item in fields.items()})
+            if inner is None:
+                self.hints[key] = hint
+
+    def read(self, path: str | os.PathLike | None, words: Sequence[str]) -> Tree:
+        """Reads a file, then the words that override it.
+
+        Args:
+            path: YAML file; None for the defaults.
+            words: such as "--train.epochs=5"; a later one wins over an earlier one.
+
+        Returns:
+            The tree, its types checked and nothing else.
+
+        Raises:
+            ConfigError: one sentence that says what is wrong, where, and how to mend
+                it.
+        """
+        for word in words:
+            if word.startswith("-"):
+                self._check_key(word.partition("=")[0].lstrip("-"), word)
+        if path is not None:
+            self._check_file(path)
+            words = [f"--config={path}", *words]
+        parser = jsonargparse.ArgumentParser(exit_on_error=False, add_help=False)
+        parser.add_argument("--config", action="config")
+        parser.add_class_arguments(self.kind)
+        with self._one_sentence(path, words):
+            namespace = parser.parse_args(list(words))
+            self._refuse_null(namespace, path)
+            del namespace["config"]
+            values = parser.instantiate(namespace)
+        fields = dataclasses.fields(self.kind)
+        return self.kind(**{field.name: values[field.name] for field in fields})
+
+    def print_help(
+        self,
+        usage: str,
+        description: str,
+        add_flags: Callable[[argparse.ArgumentParser], None],
+    ) -> None:
+        """Prints every key with its docstring, type and default.
+
+        Args:
+            usage: the command line in short.
+            description: what the command does.
+            add_flags: adds the words that are not fields.
+        """
+        parser = jsonargparse.ArgumentParser(
+            usage=usage, description=description, add_help=False
+        )
+        add_flags(parser)
+        parser.add_class_arguments(self.kind)
+        for action in parser._actions:
+            if action.dest in self.sections:
+                action.help = argparse.SUPPRESS  # whole sections are refused
+        parser.print_help()
+
+    def _refuse_null(self, namespace, path):
+        # In a file, jsonargparse takes null for "not given" whatever the type.
+        for key, hint in self.hints.items():
+            if namespace[key] is None and type(None) not in typing.get_args(hint):
+                raise ConfigError(
+                    f"{key}=null in {path} is not a value; use {_describe(hint)}."
+                )
+
+    def _check_file(self, path):
+        """Refuse what is not a YAML mapping of known keys."""
+        try:
+            tree = yaml.safe_load(pathlib.Path(path).read_text(encoding="utf-8"))
+        except OSError as error:
+            reason = (error.strerror or "unreadable").lower()
+            raise ConfigError(
+                f"config file {path} cannot be read ({reason}); "
+                "give one of the files in configs/ or your own."
+            ) from error
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            mark = getattr(error, "problem_mark", None)
+            line = f" at line {mark.line + 1}" if mark else ""
+            problem = getattr(error, "problem", None) or "not text"
+            raise ConfigError(
+                f"config file {path} is not valid YAML{line} ({problem}); "
+                "mend that line."
+            ) from error
+        _require_mapping(tree, f"config file {path}", "'train: {epochs: 5}'")
+        for section, value in tree.items():
+            self._check_key(str(section), f"{section} in {path}")
+            if section not in self.sections:
+                continue
+            _require_mapping(value, f"section {section} in {path}", "'{key: value}'")
+            for key in value:
+                self._check_key(f"{section}.{key}", f"{section}.{key} in {path}")
+
+    def _check_key(self, key, where):
+        if "." not in key and key in self.sections:
+            if where.startswith("-"):
+                field = dataclasses.fields(self.sections[key])[0].name
+                raise ConfigError(
+                    f"{where} names a whole section; set one field of it at a time, "
+                    f"such as --{key}.{field}=VALUE."
+                )
+            return
+        if key in self.hints:
+            return
+        # Somebody who knows the last part of a key often leaves its section out.
+        last = key.rpartition(".")[2]
+        near = [known for known in self.hints if known.rpartition(".")[2] == last]
+        near = near or difflib.get_close_matches(key, self.hints, n=1, cutoff=0.5)
+        advice = (
+            f"did you mean {' or '.join(near)}?" if near else "see --help for all keys."
+        )
+        raise ConfigError(f"{where} is not a known key; {advice}")
+
+    @contextlib.contextmanager
+    def _one_sentence(self, path, words) -> Iterator[None]:
+        """Turn the parser's many-line complaint into one sentence about one key."""
+        try:
+            yield
+        except argparse.ArgumentError as error:
+            message = error.message
+            key = re.search(r'[Pp]arser key "([\w.]+)"', message)
+            if key is None or key[1] not in self.hints:
+                flat = " ".join(message.split())
+                raise ConfigError(
+                    f"{flat}; write overrides as --section.key=value."
+                ) from error
+            values = re.findall(r"(?:Given|Got) value: ([^\n]*)", message)
+            found = values[-1] if values else "the value given"
+            overridden = any(word.partition("=")[0] == f"--{key[1]}" for word in words)
+            origin = "" if overridden else f" in {path}"
+            raise ConfigError(
+                f"{key[1]}={found}{origin} has the wrong type; "
+                f"use {_describe(self.hints[key[1]])}."
+            ) from error
+
+
+class FlagParser(argparse.ArgumentParser):
+    """A parser of the words that are not fields; mistakes are `ConfigError`s."""
+
+    def error(self, message: str) -> typing.NoReturn:
+        """Raises the message as a sentence."""
+        raise ConfigError(f"{message}; see --help.")
+
+
+def plain(value: object) -> object:
+    """The same tree with lists for tuples, which safe YAML has no word for."""
+    if isinstance(value, dict):
+        return {key: plain(item) for key, item in value.items()}
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _require_mapping(value, what, example):
+    if not isinstance(value, dict):
+        found = "nothing" if value is None else repr(value)
+        raise ConfigError(f"{what} holds {found}; it needs keys such as {example}.")
+
+
+def _describe(hint: object) -> str:
+    """A type hint in words."""
+    arguments = typing.get_args(hint)
+    if type(None) in arguments:
+        return " or ".join([*map(_describe, arguments[:-1]), "null"])
+    if typing.get_origin(hint) is typing.Literal:
+        return "one of " + ", ".join(arguments)
+    if typing.get_origin(hint) is tuple:
+        item = {int: "whole numbers", float: "numbers"}[arguments[0]]
+        count = "a list of" if Ellipsis in arguments else "a list of two"
+        return f"{count} {item} in brackets"
+    words = {int: "a whole number", float: "a number", bool: "true or false"}
+    return words.get(hint, "text, in quotes where it looks like a number")

@@ -1,0 +1,196 @@
+"""A sweep: rows of overrides on one recipe, each run with several seeds."""
+
+# ruff: noqa: UP045  (read beside the other settings; Python 3.9 cannot do X | None)
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Optional
+
+import yaml
+
+from moco_tf.config.load import load_config
+from moco_tf.config.reader import FlagParser
+from moco_tf.config.tree import Config, ConfigError
+
+_EXAMPLE = "{name: ..., overrides: [method.temperature=0.1]}"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One setting that a sweep runs.
+
+    Attributes:
+        name: what tables and pictures call it, and the start of its runs' names.
+        overrides: words such as "method.temperature=0.1".
+        x: where it is on the picture's horizontal axis, if that has numbers.
+        series: which line of the picture it belongs to, if there are several.
+        published: the paper's figure for it, in %, if there is one.
+    """
+
+    name: str
+    overrides: tuple[str, ...] = ()
+    x: Optional[float] = None
+    series: Optional[str] = None
+    published: Optional[float] = None
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """All rows of a sweep.
+
+    Attributes:
+        name: folder of the runs in runs_dir.
+        title: what the table shows.
+        rows: the settings.
+        seeds: each row is run with each of these.
+        config: the recipe that the rows change; None for the demo.
+        source: where the published figures stand.
+        x_label: what the horizontal axis is; None where rows have no x.
+        overrides: of all rows; a row's own win over them.
+    """
+
+    name: str
+    title: str
+    rows: tuple[Row, ...]
+    seeds: tuple[int, ...] = (0,)
+    config: Optional[str] = None
+    source: Optional[str] = None
+    x_label: Optional[str] = None
+    overrides: tuple[str, ...] = ()
+
+    def runs(self) -> list[tuple[Row, Config]]:
+        """Each row with each seed, in the order in which they run: seed by seed.
+
+        Raises:
+            ConfigError: if a row's configuration is wrong; the row is named.
+        """
+        return [(row, self._run(row, seed)) for seed in self.seeds for row in self.rows]
+
+    def _run(self, row, seed):
+        words = [*self.overrides, *row.overrides]
+        try:
+            config = load_config(self.config, words)
+        except ConfigError as error:
+            raise ConfigError(f"row {row.name} of sweep {self.name}: {error}") from None
+        return dataclasses.replace(
+            config,
+            name=f"{row.name}-seed{seed}",
+            seed=seed,
+            runs_dir=str(pathlib.Path(config.runs_dir) / self.name),
+        )
+
+
+def load_sweep(path: str | pathlib.Path, overrides: Sequence[str] = ()) -> Sweep:
+    """Reads a sweep's file.
+
+    Args:
+        path: YAML of a `Sweep`.
+        overrides: words for all rows, such as "--train.epochs=2".
+
+    Raises:
+        ConfigError: one sentence that says what is wrong, where, and how to mend it.
+    """
+    path = pathlib.Path(path)
+    try:
+        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        reason = " ".join(str(getattr(error, "strerror", None) or error).split())
+        raise ConfigError(
+            f"sweep {path} cannot be read ({reason}); give one of the files in "
+            "configs/sweeps or your own."
+        ) from None
+    fields = {**_mapping(tree, f"sweep {path}", Sweep)}
+    rows = fields.get("rows")
+    if not isinstance(rows, list) or not rows:
+        raise ConfigError(
+            f"sweep {path} has no rows; give a list of such as {_EXAMPLE}."
+        )
+    rows = tuple(_row(row, f"row {n} of sweep {path}") for n, row in enumerate(rows, 1))
+    names = [row.name for row in rows]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ConfigError(
+            f"sweep {path} has two rows named {twice[0]}; their runs would share a "
+            "directory, so give each a name of its own."
+        )
+    words = tuple(word.lstrip("-") for word in overrides)
+    for key in ("seed", "name"):
+        if any(word.partition("=")[0] == key for word in words):
+            raise ConfigError(
+                f"--{key} is not for a sweep, which names and seeds its runs itself; "
+                f"change {path}."
+            )
+    before = _words(fields.get("overrides", []), f"overrides of sweep {path}")
+    seeds = fields.get("seeds", [0])
+    if not (isinstance(seeds, list) and seeds and all(type(s) is int for s in seeds)):
+        raise ConfigError(
+            f"seeds={seeds} of sweep {path} must be a list of whole numbers; use for "
+            "instance [0, 1, 2]."
+        )
+    return Sweep(
+        **{**fields, "rows": rows, "seeds": tuple(seeds), "overrides": before + words}
+    )
+
+
+def parse_sweep(argv: Sequence[str]) -> Sweep:
+    """Reads train.py's command line with --sweep.
+
+    Args:
+        argv: words after the program's name: --sweep FILE.yaml, and overrides of all
+            rows.
+
+    Raises:
+        ConfigError: as `load_sweep`, or for flags that do not go with a sweep.
+    """
+    parser = FlagParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--sweep", required=True)
+    options, words = parser.parse_known_args(argv)
+    for word in words:
+        if word.partition("=")[0] in ("--config", "--resume", "--print_config"):
+            raise ConfigError(
+                f"{word.partition('=')[0]} does not go with --sweep, whose file names "
+                "its recipe and which continues by itself; leave it out."
+            )
+    return load_sweep(options.sweep, words)
+
+
+def dump_sweep(sweep: Sweep) -> str:
+    """YAML that `load_sweep` reads back to an equal `Sweep`."""
+    tree = dataclasses.asdict(sweep)
+    for mapping in (tree, *tree["rows"]):
+        for key, value in mapping.items():
+            mapping[key] = list(value) if isinstance(value, tuple) else value
+    return yaml.safe_dump(tree, sort_keys=False)
+
+
+def _row(tree, where):
+    fields = dict(_mapping(tree, where, Row))
+    words = _words(fields.get("overrides", []), f"overrides of {where}")
+    return Row(**{**fields, "name": str(fields["name"]), "overrides": words})
+
+
+def _mapping(tree, where, kind):
+    if not isinstance(tree, dict):
+        raise ConfigError(f"{where} holds {tree!r}; it needs keys such as {_EXAMPLE}.")
+    known = {field.name: field for field in dataclasses.fields(kind)}
+    for key in tree:
+        if key not in known:
+            raise ConfigError(
+                f"{key} in {where} is not a known key; use {', '.join(known)}."
+            )
+    for key, field in known.items():
+        if field.default is dataclasses.MISSING and key not in tree:
+            raise ConfigError(f"{where} has no {key}; add one.")
+    return tree
+
+
+def _words(words, where):
+    if not (isinstance(words, list) and all(isinstance(word, str) for word in words)):
+        raise ConfigError(
+            f"{where} must be a list of key=value; use for instance "
+            "[method.temperature=0.1, train.epochs=5]."
+        )
+    return tuple(words)

@@ -1,0 +1,226 @@
+"""Settings of the transfer protocols; the docstrings are `evaluate.py --help`."""
+
+# ruff: noqa: UP045  (jsonargparse evaluates the hints; Python 3.9 cannot do X | None)
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal, Optional
+
+from moco_tf.config.protocols import LabelledData, at_least, positive, require
+from moco_tf.config.tree import Distribution
+
+
+@dataclass(frozen=True)
+class Finetune:
+    """Train all layers on labels, all or few, beside the same net from scratch.
+
+    Attributes:
+        fraction: Share of the training images to learn from, above 0 up to 1: below
+            1 a subset with equally many images of each class, drawn by seed. The
+            published 1 % and 10 % of ImageNet are sets of their own:
+            --data.source=tfds --data.name=imagenet2012_subset/1pct (or 10pct).
+        learning_rates: Rates for a batch of 256, scaled linearly with batch_size. Of
+            several the best is chosen on the held-out part of the training images;
+            the published grid is [0.1,0.01,0.001].
+        head_multipliers: The head learns so many times as fast as the encoder. Each is
+            tried with each rate; the published grid is [1,10,100].
+        held_out: Share of each class's training images that chooses among several
+            candidates; the winner is trained again on all.
+        epochs: Passes over the training images.
+        batch_size: Global batch, over all replicas; a last partial batch is dropped.
+        milestones: Epochs at which the rate drops.
+        decay_factor: What each milestone multiplies the rate by.
+        weight_decay: L2 term added to the gradient of every parameter.
+        crop_scale: Least and greatest share of the image's area in a random crop.
+        control: Also train the same net from random weights: same images, same
+            candidates, same number of epochs.
+        precision: float32, mixed_bfloat16, or mixed_float16 (with loss scaling).
+        seed: Where all randomness starts from.
+        out: Folder for the results (null: report/finetune beside the weights).
+        data: data, the labelled images
+        distribution: distribution, which devices share the batch
+    """
+
+    fraction: float = 1.0
+    learning_rates: tuple[float, ...] = (0.01,)
+    head_multipliers: tuple[float, ...] = (10.0,)
+    held_out: float = 0.2
+    epochs: int = 20
+    batch_size: int = 256
+    milestones: tuple[int, ...] = (12, 16)
+    decay_factor: float = 0.2
+    weight_decay: float = 5e-4
+    crop_scale: tuple[float, float] = (0.08, 1.0)
+    control: bool = True
+    precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] = "float32"
+    seed: int = 0
+    out: Optional[str] = None
+    data: LabelledData = field(default_factory=LabelledData)
+    distribution: Distribution = field(default_factory=Distribution)
+
+    def check(self) -> None:
+        """Raises ConfigError, in one sentence, where a value is out of range."""
+        self.data.check()
+        require(
+            0 < self.fraction <= 1,
+            f"fraction={self.fraction} is out of range; use a share above 0 and up to "
+            "1, such as 0.1.",
+        )
+        for key in ("learning_rates", "head_multipliers"):
+            values = getattr(self, key)
+            require(values, f"{key}=[] is empty; give at least one value.")
+            for value in values:
+                positive(key, value)
+        require(
+            0 < self.held_out < 1,
+            f"held_out={self.held_out} is out of range; use a share between 0 and 1.",
+        )
+        at_least(1, "epochs", self.epochs)
+        _check_milestones(self.milestones, "epochs", self.epochs)
+        positive("decay_factor", self.decay_factor)
+        _check_training(self)
+        low, high = self.crop_scale
+        require(
+            0 < low <= high <= 1,
+            f"crop_scale={[low, high]} must be two rising shares of the area above 0 "
+            "and up to 1; use for instance [0.08, 1.0].",
+        )
+
+
+@dataclass(frozen=True)
+class BoxData:
+    """The images with labelled boxes.
+
+    Attributes:
+        source: tfds (a detection set of TensorFlow Datasets) or folder (VOC's layout:
+            JPEGImages, Annotations and ImageSets/Main).
+        name: TFDS name such as voc/2007; only for source tfds.
+        data_dir: Root of the prepared TFDS sets (null: ~/tensorflow_datasets), or the
+            folder such as VOCdevkit/VOC2007 for source folder.
+        manual_dir: Where TFDS finds archives that you must fetch yourself.
+        train_split: Split to learn from (null: train+validation of a TFDS set;
+            ImageSets/Main/trainval.txt of a folder, or train.txt where that is absent).
+        test_split: Split to report on.
+        also_train: Second set, whose train_split is learnt from as well: a TFDS name
+            such as voc/2012 or a folder, as source says. The paper trains on both
+            years and tests on 2007.
+    """
+
+    source: Literal["tfds", "folder"] = "tfds"
+    name: Optional[str] = "voc/2007"
+    data_dir: Optional[str] = None
+    manual_dir: Optional[str] = None
+    train_split: Optional[str] = None
+    test_split: str = "test"
+    also_train: Optional[str] = None
+
+    def check(self) -> None:
+        """Raises ConfigError, in one sentence, where a value is out of range."""
+        require(
+            self.source != "tfds" or self.name,
+            f"data.name={self.name} but data.source=tfds needs a set; set for instance "
+            "data.name=voc/2007.",
+        )
+        require(
+            self.source != "folder" or self.data_dir,
+            f"data.data_dir={self.data_dir} but data.source=folder needs a folder in "
+            "VOC's layout; add for instance --data.data_dir=VOCdevkit/VOC2007.",
+        )
+
+
+@dataclass(frozen=True)
+class Detect:
+    """Train KerasCV's RetinaNet (FPN) on the encoder, end to end, and measure AP.
+
+    This is not the paper's detector, whose figures come from Faster R-CNN R50-C4 in
+    Detectron2: export the encoder with `python -m moco_tf.interchange export RUN --to
+    detectron2 OUT.pkl` and see docs/transfer.md for the settings. Compare figures of
+    this command with each other only: pretrained against control.
+
+    Attributes:
+        image_size: Side of the square that images are fitted into, a multiple of 32.
+            Objects much below 25 pixels there match no anchor and are not learnt.
+        steps: Optimiser steps.
+        batch_size: Global batch, over all replicas; at least 2 for each.
+        learning_rate: Rate for a batch of 16, scaled linearly with batch_size.
+        warmup_steps: Steps of linear rise from 0.
+        milestones: Steps at which the rate drops to a tenth.
+        weight_decay: L2 term added to the gradient of every parameter.
+        scale_jitter: Least and greatest factor on the size of an image in training.
+        evaluations: How often AP is measured, evenly spread, the last time at the end;
+            divides steps.
+        control: Also train the same detector from random weights: same images, same
+            steps.
+        precision: float32 or mixed_bfloat16; the latter in the encoder only, pyramid
+            and heads stay float32.
+        seed: Where all randomness starts from.
+        out: Folder for the results (null: report/detect beside the weights).
+        data: data, the images with labelled boxes
+        distribution: distribution, which devices share the batch
+    """
+
+    image_size: int = 512
+    steps: int = 24000
+    batch_size: int = 16
+    learning_rate: float = 0.01
+    warmup_steps: int = 100
+    milestones: tuple[int, ...] = (18000, 22000)
+    weight_decay: float = 1e-4
+    scale_jitter: tuple[float, float] = (0.8, 1.25)
+    evaluations: int = 4
+    control: bool = True
+    precision: Literal["float32", "mixed_bfloat16"] = "float32"
+    seed: int = 0
+    out: Optional[str] = None
+    data: BoxData = field(default_factory=BoxData)
+    distribution: Distribution = field(default_factory=Distribution)
+
+    def check(self) -> None:
+        """Raises ConfigError, in one sentence, where a value is out of range."""
+        self.data.check()
+        require(
+            self.image_size >= 32 and self.image_size % 32 == 0,
+            f"image_size={self.image_size} must be a multiple of 32, which the feature "
+            f"pyramid halves to; use {max(32, round(self.image_size / 32) * 32)}.",
+        )
+        at_least(1, "steps", self.steps)
+        _check_milestones(self.milestones, "steps", self.steps)
+        at_least(1, "evaluations", self.evaluations)
+        require(
+            self.steps % self.evaluations == 0,
+            f"evaluations={self.evaluations} does not divide steps={self.steps}; use "
+            "evaluations=1, or another number of steps.",
+        )
+        positive("learning_rate", self.learning_rate)
+        require(
+            0 <= self.warmup_steps < min((self.steps, *self.milestones)),
+            f"warmup_steps={self.warmup_steps} must be at least 0 and end before the "
+            "rate drops and the run ends; use fewer.",
+        )
+        low, high = self.scale_jitter
+        require(
+            0 < low <= high,
+            f"scale_jitter={[low, high]} must be two rising positive factors; use for "
+            "instance [0.8, 1.25].",
+        )
+        _check_training(self)
+
+
+def _check_training(settings: Finetune | Detect) -> None:
+    at_least(2, "batch_size", settings.batch_size)
+    at_least(0, "seed", settings.seed)
+    at_least(1, "distribution.replicas", settings.distribution.replicas)
+    require(
+        settings.weight_decay >= 0,
+        f"weight_decay={settings.weight_decay} is negative; use 0 or more.",
+    )
+
+
+def _check_milestones(milestones: tuple[int, ...], key: str, total: int) -> None:
+    suggestion = [round(total * 0.6), round(total * 0.8)]
+    require(
+        list(milestones) == sorted(set(milestones))
+        and all(0 < milestone < total for milestone in milestones),
+        f"milestones={list(milestones)} must rise and lie between 0 and {key}={total}; "
+        f"use for instance {suggestion}, or [] for a constant rate.",
+    )

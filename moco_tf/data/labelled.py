@@ -1,0 +1,192 @@
+"""Labelled images to train on: random crops with flips, and parts of a source."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import tensorflow as tf
+
+from moco_tf.data.crops import DRAWS, decode, random_boxes, resized_crop
+from moco_tf.data.order import VIEWS, EpochOrder, stream_key
+from moco_tf.data.sources import Source, check_channels
+
+
+def labelled_crops(
+    source: Source,
+    *,
+    batch_size: int,
+    image_size: int,
+    channels: int = 3,
+    crop_scale: tuple[float, float] = (0.08, 1.0),
+    crop_ratio: tuple[float, float] = (3 / 4, 4 / 3),
+    seed: int = 0,
+    epochs: int | None = None,
+    shuffle_buffer: int = 50_000,
+    cache: bool = False,
+) -> tf.data.Dataset:
+    """Batches of one random crop of each image, flipped half the time.
+
+    The augmentation of supervised training and of the linear protocol. Each epoch has
+    every image once, in a new order; its last batch holds what is left over. Every
+    random number is a function of (seed, epoch, example id), however many threads work.
+
+    Args:
+        source: the images, labelled.
+        batch_size: images in a global batch.
+        image_size: side of the crops.
+        channels: of the crops.
+        crop_scale: least and greatest share of the image's area in a crop.
+        crop_ratio: least and greatest width/height of a crop.
+        seed: any integer of 63 bits.
+        epochs: the stream ends after so many; None: never.
+        shuffle_buffer: elements held to shuffle from, where the source cannot read
+            any example at once (where it can, the whole epoch is shuffled).
+        cache: keep the elements in memory, undecoded. No use for arrays.
+
+    Returns:
+        A dataset of dicts: "image" uint8 (n, image_size, image_size, channels), "label"
+        int64 (n,), "id" int64 (n,); ceil(examples / batch_size) batches an epoch.
+
+    Raises:
+        DataError: the source's channels are others.
+
+    Source: He et al. 2020 (arXiv 1911.05722), section 4.1; the reference's linear
+    classification program.
+    """
+    check_channels(source, channels)
+    # Steps of one image: so that the last partial batch is kept.
+    order = EpochOrder(source, 1, (1, 0), seed, shuffle_buffer, cache)
+
+    def crop(element, view_key):
+        if source.load is not None and not order.streams:
+            element = source.load(element["id"])
+        image = decode(element["image"], channels)
+        numbers = tf.random.stateless_uniform(
+            (1, DRAWS + 1), tf.stack([view_key, element["id"]])
+        )
+        shape = tf.shape(image)
+        boxes = random_boxes(
+            numbers[:, :DRAWS], shape[0], shape[1], crop_scale, crop_ratio
+        )
+        view = resized_crop(image, boxes[0], image_size)
+        flipped = tf.where(numbers[0, DRAWS] < 0.5, tf.reverse(view, [1]), view)
+        return {**element, "image": flipped}
+
+    def epoch_batches(epoch):
+        view_key = stream_key(seed, VIEWS, epoch)
+        elements = order.elements(epoch, tf.constant(0, tf.int64)).map(
+            lambda element: crop(element, view_key),
+            num_parallel_calls=tf.data.AUTOTUNE,
+            deterministic=True,
+        )
+        return elements.batch(batch_size)
+
+    last = epochs if epochs is not None else tf.int64.max
+    dataset = tf.data.Dataset.range(last).flat_map(epoch_batches)
+    options = tf.data.Options()
+    options.deterministic = True
+    # Each host would read a share of the files: replicas take theirs of the batches.
+    policy = tf.data.experimental.AutoShardPolicy.OFF
+    options.experimental_distribute.auto_shard_policy = policy
+    return dataset.prefetch(tf.data.AUTOTUNE).with_options(options)
+
+
+def labels_of(source: Source) -> np.ndarray:
+    """Labels of a whole source, without decoding its images.
+
+    Returns:
+        int64 (examples,), in the order of the ids; -1 where unlabelled.
+    """
+    dataset = source.dataset.map(lambda element: (element["id"], element["label"]))
+    labels = np.full(source.num_examples, -1, np.int64)
+    for ids, values in dataset.batch(4096).as_numpy_iterator():
+        labels[ids] = values
+    return labels
+
+
+def subset(source: Source, ids: np.ndarray) -> Source:
+    """A source of some of another's examples, in their order there.
+
+    Args:
+        source: the images.
+        ids: int (count,), which examples; at least one, none twice.
+
+    Returns:
+        The source of these, whose own ids count from 0; classes are kept.
+    """
+    ids = np.sort(np.asarray(ids, np.int64))
+    chosen = np.zeros(source.num_examples, bool)
+    chosen[ids] = True
+    old_ids, is_chosen = tf.constant(ids), tf.constant(chosen)
+    new_ids = tf.constant(np.cumsum(chosen) - 1)
+
+    def only_chosen(dataset):
+        dataset = dataset.filter(lambda element: is_chosen[element["id"]])
+        return dataset.map(
+            lambda element: {**element, "id": new_ids[element["id"]]},
+            num_parallel_calls=tf.data.AUTOTUNE,
+            deterministic=True,
+        )
+
+    def load(new_id):
+        return {**source.load(old_ids[new_id]), "id": new_id}
+
+    if source.load is not None:
+        # Reads nothing of what was not chosen.
+        dataset = tf.data.Dataset.range(len(ids)).map(
+            load, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
+        )
+    else:
+        dataset = only_chosen(source.dataset)
+    shuffled = source.shuffled
+    return dataclasses.replace(
+        source,
+        dataset=dataset,
+        num_examples=len(ids),
+        load=source.load and load,
+        shuffled=shuffled and (lambda seed: only_chosen(shuffled(seed))),
+    )
+
+
+def evenly_spread(count: int, most: int | None) -> np.ndarray:
+    """Ids of at most so many examples, spread over a source.
+
+    Not the first ones: a folder comes sorted by class.
+
+    Args:
+        count: examples of the source.
+        most: how many to take at most; None: all.
+
+    Returns:
+        int64 (min(count, most),), rising.
+    """
+    taken = count if most is None else min(count, most)
+    # The last id of each of `taken` equal stretches, as `labelled_batches` takes.
+    return (np.arange(1, taken + 1) * count - 1) // taken
+
+
+def even_batches(dataset: tf.data.Dataset, replicas: int) -> tf.data.Dataset:
+    """Fills each batch up to a multiple of the replicas, so that none goes empty.
+
+    TensorFlow's convolutions may fail on an empty share of a last batch.
+
+    Args:
+        dataset: batches, dicts of tensors of one first dimension.
+        replicas: devices that share a batch.
+
+    Returns:
+        The dataset with repeated rows at a batch's end and "weight", float32 (n,), 0
+        for these and 1 for the others.
+    """
+
+    def fill(batch):
+        rows = tf.shape(batch["id"])[0]
+        index = tf.range(rows + -rows % replicas)
+        filled = {
+            key: tf.gather(value, tf.minimum(index, rows - 1))
+            for key, value in batch.items()
+        }
+        return {**filled, "weight": tf.cast(index < rows, tf.float32)}
+
+    return dataset.map(fill, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)

@@ -1,0 +1,69 @@
+"""Features on disk, found again by what they were made from."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from moco_tf.evaluation.features import Features
+
+
+def cached_features(
+    folder: str | os.PathLike, key: dict, extract: Callable[[], Features]
+) -> Features:
+    """Features from disk where they are, else extracted and kept.
+
+    Args:
+        folder: where the files are; made when there is something to keep.
+        key: JSON-serialisable facts that decide the features: weights, data,
+            preprocessing. Any other key is another file.
+        extract: makes the features.
+
+    Returns:
+        The features, to the bit the same whether read or made.
+    """
+    text = json.dumps(key, sort_keys=True)
+    name = hashlib.sha256(text.encode()).hexdigest()[:16]
+    path = Path(folder) / f"{name}.npz"
+    features = _read(path, text)
+    if features is None:
+        features = extract()
+        _write(path, text, features)
+    return features
+
+
+def _read(path, text):
+    try:
+        # np.load leaves a broken file open unless it was given an open one.
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
+            if str(arrays["key"]) != text:
+                return None
+            return Features(arrays["features"], arrays["labels"], arrays["ids"])
+    # Absent or broken: made again.
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        return None
+
+
+def _write(path, text, features):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, staging = tempfile.mkstemp(prefix=".features-", dir=path.parent)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            np.savez(
+                file,
+                key=text,
+                features=features.features,
+                labels=features.labels,
+                ids=features.ids,
+            )
+        os.replace(staging, path)
+    except BaseException:
+        os.unlink(staging)
+        raise

@@ -1,0 +1,95 @@
+"""An encoder's architecture as JSON, and the encoder made anew from it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+import numpy as np
+from tensorflow import keras
+
+from moco_tf.interchange.errors import InterchangeError
+
+_LOW_PRECISION = {"float16", "bfloat16", "mixed_float16", "mixed_bfloat16"}
+
+
+def describe(encoder: keras.Model) -> str:
+    """Writes down class and configuration, with float32 for every float policy.
+
+    Args:
+        encoder: a `ResNet`, a KerasCV backbone, or any model whose layers can be made
+            from their configs.
+
+    Returns:
+        JSON that `rebuild` reads.
+
+    Raises:
+        InterchangeError: if a config holds what JSON cannot say.
+    """
+    try:
+        description = keras.saving.serialize_keras_object(encoder)
+        description.pop("compile_config", None)
+        # Frozen for a while, not by nature.
+        description["config"].pop("trainable", None)
+        return json.dumps(_as_float32(description), indent=2)
+    except (NotImplementedError, TypeError, ValueError) as error:
+        raise InterchangeError(
+            f"encoder '{encoder.name}' ({type(encoder).__name__}) cannot be described "
+            f"in JSON ({_first_line(error)}); make it of layers with a get_config of "
+            "plain values."
+        ) from error
+
+
+def rebuild(description: str, weights: Sequence[np.ndarray]) -> keras.Model:
+    """Makes a trainable encoder.
+
+    Layers whose configuration does not fix a dtype (all of a `ResNet`) follow the
+    global policy, so an encoder computes in mixed precision when the policy says so.
+
+    Args:
+        description: what `describe` wrote.
+        weights: arrays in the order of `encoder.weights`.
+
+    Raises:
+        InterchangeError: if the description cannot be followed or the weights do not
+            fit it.
+    """
+    try:
+        encoder = keras.saving.deserialize_keras_object(json.loads(description))
+        encoder.set_weights(weights)
+    except Exception as error:  # a foreign layer's constructor can raise anything
+        raise InterchangeError(
+            f"the encoder cannot be rebuilt ({_first_line(error)}); import the module "
+            "that defines its layers first, or export it again with this version."
+        ) from error
+    return encoder
+
+
+def computes_in_low_precision(encoder: keras.Model) -> bool:
+    """Tells whether any layer computes in float16 or bfloat16."""
+    layers = (
+        part for part in encoder.submodules if isinstance(part, keras.layers.Layer)
+    )
+    return any(layer.compute_dtype in _LOW_PRECISION for layer in layers)
+
+
+def _as_float32(config):
+    """A layer's config with every floating dtype or policy set to float32."""
+    if isinstance(config, (list, tuple)):
+        return type(config)(_as_float32(item) for item in config)
+    if not isinstance(config, dict):
+        return config
+    return {
+        key: "float32" if key == "dtype" and _is_float(value) else _as_float32(value)
+        for key, value in config.items()
+    }
+
+
+def _is_float(dtype):
+    if isinstance(dtype, dict):  # a serialised policy
+        dtype = dtype.get("config", {}).get("name")
+    return dtype in _LOW_PRECISION or dtype == "float64"
+
+
+def _first_line(error):
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

@@ -1,0 +1,77 @@
+"""The kinds of file that an encoder is written to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+_PIXELS = "float32 (N,H,W,C) of 0..255, RGB order where C is 3"
+_NCHW = "normalised float32 (N,C,H,W), RGB order where C is 3"
+
+
+@dataclass(frozen=True)
+class Format:
+    """A kind of file.
+
+    Attributes:
+        about: What it is for, in a line.
+        suffixes: How a file's name may end; empty for a folder.
+        input: What the network in the file takes.
+        tolerance: Greatest deviation of the features read back, relative to their norm.
+    """
+
+    about: str
+    suffixes: tuple[str, ...]
+    input: str
+    tolerance: float
+
+
+FORMATS = {
+    "savedmodel": Format(
+        "folder for TensorFlow and TF Serving, preprocessing inside",
+        (),
+        _PIXELS,
+        1e-4,
+    ),
+    "keras": Format(
+        "whole Keras model, or its weights alone",
+        (".keras", ".weights.h5"),
+        "normalised float32 (N,H,W,C), RGB order where C is 3",
+        1e-5,
+    ),
+    "torchvision": Format(
+        "state dict of torchvision's resnets, without fc",
+        (".pth", ".pt", ".safetensors"),
+        _NCHW,
+        1e-5,
+    ),
+    "timm": Format(
+        "state dict of timm's models with num_classes=0",
+        (".pth", ".pt", ".safetensors"),
+        _NCHW,
+        1e-5,
+    ),
+    "detectron2": Format(
+        "backbone for Detectron2's R-CNNs, C4 or FPN",
+        (".pkl",),
+        "float32 (N,3,H,W), RGB, normalised by Detectron2's PIXEL_MEAN and PIXEL_STD",
+        1e-5,
+    ),
+    "tflite": Format(
+        "TensorFlow Lite in float32, preprocessing but the crop inside",
+        (".tflite",),
+        f"{_PIXELS}, N is 1",
+        1e-4,
+    ),
+    "tflite_int8": Format(
+        "the same with weights in int8, a quarter of the size",
+        (".tflite",),
+        f"{_PIXELS}, N is 1",
+        0.1,
+    ),
+    "onnx": Format(
+        "ONNX, preprocessing but the crop inside; needs tf2onnx",
+        (".onnx",),
+        _PIXELS,
+        1e-4,
+    ),
+}

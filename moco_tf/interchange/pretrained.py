@@ -1,0 +1,148 @@
+"""A pretrained encoder with all that is needed to use it or train it further."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+from tensorflow import keras
+
+from moco_tf.config import Config, load_config
+from moco_tf.interchange.architecture import rebuild
+from moco_tf.interchange.errors import InterchangeError
+
+
+@dataclass(frozen=True)
+class Pretrained:
+    """An encoder from disk.
+
+    Attributes:
+        encoder: normalised float32 (N, H, W, C) -> float32 (N, F); trainable.
+        image_size: Side of the centre crop that the encoder is meant for.
+        resize: Shorter side of an image before that crop.
+        channels: C.
+        mean: C values in 0..1 units, subtracted after division by 255.
+        std: C values in 0..1 units that the result is divided by.
+        provenance: Recipe, data, epochs, git revision and whatever else was noted.
+        config: The pretraining configuration; None outside a run directory.
+        digest: SHA-256 of the weights in hexadecimal.
+        path: Where the encoder was asked for: a run directory or a SavedModel.
+    """
+
+    encoder: keras.Model
+    image_size: int
+    resize: int
+    channels: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    provenance: dict
+    config: Config | None
+    digest: str
+    path: Path
+
+
+def load_pretrained(path: str | os.PathLike) -> Pretrained:
+    """Reads a finished run or a SavedModel, and rebuilds its encoder to the bit.
+
+    Call it in a strategy's scope for an encoder of that strategy, and under the global
+    dtype policy that the encoder should compute in.
+
+    Args:
+        path: a run directory, or a folder that `export_saved_model` wrote.
+
+    Raises:
+        InterchangeError: if there is no such encoder at `path`.
+        ConfigError: if the run directory's config.yaml is broken.
+    """
+    path = Path(path)
+    config = None
+    saved = path
+    if (path / "config.yaml").is_file():
+        config, saved = _load_run_config(path), path / "saved_model"
+    _require_export(path, saved)
+    extra = saved / "assets.extra"
+    try:
+        document = json.loads((extra / "provenance.json").read_text())
+        preprocessing = document.pop("preprocessing")
+        description = (extra / "encoder.json").read_text()
+        weights = _read_weights(saved)
+    except (OSError, ValueError, LookupError, tf.errors.OpError) as error:
+        raise InterchangeError(
+            f"{saved} is damaged ({type(error).__name__} while reading it); export the "
+            "encoder again."
+        ) from error
+    return Pretrained(
+        encoder=rebuild(description, weights),
+        image_size=preprocessing["centre_crop"],
+        resize=preprocessing["resize_shorter_side"],
+        channels=preprocessing["channels"],
+        mean=tuple(preprocessing["mean"]),
+        std=tuple(preprocessing["std"]),
+        provenance=document,
+        config=config,
+        digest=weights_digest(weights),
+        path=path,
+    )
+
+
+def weights_digest(weights: Sequence[np.ndarray]) -> str:
+    """SHA-256 in hexadecimal over shapes, dtypes and bytes, in order."""
+    digest = hashlib.sha256()
+    for array in weights:
+        digest.update(f"{array.dtype.name}{array.shape}".encode())
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()
+
+
+def _load_run_config(run_dir: Path) -> Config:
+    # A run may have been moved since: where it lies now is what counts.
+    place = run_dir.resolve()
+    return load_config(
+        run_dir / "config.yaml", [f"runs_dir={place.parent}", f"name={place.name}"]
+    )
+
+
+def _require_export(path: Path, saved: Path) -> None:
+    if not path.exists():
+        raise InterchangeError(
+            f"{path} does not exist; give a run directory such as runs/demo, or a "
+            "SavedModel folder."
+        )
+    if path.is_file():
+        raise InterchangeError(
+            f"{path} is a file; turn a checkpoint into a SavedModel first with "
+            f"`python -m moco_tf.interchange import {path} OUT`."
+        )
+    if path != saved and not saved.exists():
+        raise InterchangeError(
+            f"{path} holds no saved_model, so the run is not finished; continue it "
+            f"with `python train.py --resume {path}`."
+        )
+    if not (saved / "saved_model.pb").is_file():
+        raise InterchangeError(
+            f"{path} is neither a run directory (no config.yaml) nor a SavedModel (no "
+            "saved_model.pb); give one of the two."
+        )
+    if not (saved / "assets.extra" / "encoder.json").is_file():
+        raise InterchangeError(
+            f"{saved} is a SavedModel without assets.extra/encoder.json, so its "
+            "encoder cannot be rebuilt; export it with this version of moco_tf."
+        )
+
+
+def _read_weights(saved: Path) -> list[np.ndarray]:
+    """The encoder's weights, in order, out of the SavedModel's own checkpoint."""
+    reader = tf.train.load_checkpoint(str(saved / "variables" / "variables"))
+    count = sum(
+        name.startswith("weights/") for name in reader.get_variable_to_shape_map()
+    )
+    return [
+        reader.get_tensor(f"weights/{index}/.ATTRIBUTES/VARIABLE_VALUE")
+        for index in range(count)
+    ]

@@ -1,0 +1,132 @@
+"""What the exported graphs compute: preprocessing, encoder, and unit length."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import tensorflow as tf
+from tensorflow import keras
+
+_ENCODED_CHANNELS = (1, 3, 4)  # what tf.io.decode_image can give
+
+
+class PixelEncoder(tf.Module):
+    """Takes pixel values instead of normalised ones, over plain variables.
+
+    Args:
+        encoder: normalised float32 (N,H,W,C) -> (N,F).
+        mean: C values in 0..1 units, subtracted after division by 255.
+        std: C positive values in 0..1 units.
+    """
+
+    def __init__(
+        self, encoder: keras.Model, mean: Sequence[float], std: Sequence[float]
+    ):
+        super().__init__()
+        # Only the variables are tracked: a tracked Keras model would drag every
+        # layer's own call functions and class names into the export. `load_pretrained`
+        # finds them in the checkpoint by this attribute's name.
+        self.weights = list(encoder.variables)
+
+        def encode(images):
+            images = tf.cast(images, tf.float32) / 255.0
+            # Constants of the graph itself: tf2onnx loses captured ones.
+            images = (images - tf.constant(mean, tf.float32)) / tf.constant(
+                std, tf.float32
+            )
+            features = encoder(images, training=False)
+            features = tf.cast(features, tf.float32)
+            if features.shape.rank != 2:
+                raise ValueError(
+                    f"The encoder's output has shape {features.shape}; an export "
+                    "expects (batch, dim): add global average pooling to the encoder."
+                )
+            embedding = tf.math.l2_normalize(features, axis=1)
+            return {"features": features, "embedding": embedding}
+
+        self._encode = encode
+
+    def function(self, *shape: int | None) -> tf.function:
+        """Float32 (N,H,W,C) of 0..255 -> "features" (N,F) and "embedding", unit rows.
+
+        Args:
+            *shape: N, H, W, C; None where it is open.
+        """
+        images = tf.TensorSpec(shape, tf.float32, "images")
+        return tf.function(self._encode, input_signature=[images])
+
+
+class ServedEncoder(PixelEncoder):
+    """A `PixelEncoder` with the signatures of a SavedModel.
+
+    Args:
+        encoder: as in `PixelEncoder`.
+        mean: as in `PixelEncoder`.
+        std: as in `PixelEncoder`.
+        image_size: side of the centre crop of encoded images.
+        resize: shorter side before the crop.
+    """
+
+    def __init__(
+        self,
+        encoder: keras.Model,
+        mean: Sequence[float],
+        std: Sequence[float],
+        image_size: int,
+        resize: int,
+    ):
+        super().__init__(encoder, mean, std)
+        channels = len(mean)
+        shape = (None, *encoder.input_shape[1:3], channels)
+
+        def prepare(encoded):
+            image = _decode(encoded, channels)
+            return _resize_and_crop(image, resize, image_size, channels)
+
+        def serve_encoded(encoded):
+            crop = tf.TensorSpec((image_size, image_size, channels), tf.uint8)
+            return self._encode(tf.map_fn(prepare, encoded, fn_output_signature=crop))
+
+        self._call = tf.function(self._encode)
+        for dtype in (tf.float32, tf.uint8):
+            self._call.get_concrete_function(tf.TensorSpec(shape, dtype, "images"))
+        self.__call__ = self._call
+        self.serve = self.function(*shape)
+        if channels in _ENCODED_CHANNELS:
+            files = tf.TensorSpec((None,), tf.string, "encoded")
+            self.serve_encoded = tf.function(serve_encoded, input_signature=[files])
+
+    def signatures(self) -> dict[str, tf.function]:
+        """The named signatures of the export."""
+        signatures = {"serving_default": self.serve}
+        if hasattr(self, "serve_encoded"):
+            signatures["encoded"] = self.serve_encoded
+        return signatures
+
+
+def _decode(encoded, channels):
+    """String () -> uint8 (H,W,C)."""
+
+    def decode_any():
+        return tf.io.decode_image(encoded, channels, expand_animations=False)
+
+    def decode_jpeg():
+        # The default DCT is darker than PIL's by half a grey level and more.
+        return tf.io.decode_jpeg(encoded, channels, dct_method="INTEGER_ACCURATE")
+
+    if channels == 4:  # no JPEG has four channels
+        return decode_any()
+    return tf.cond(tf.io.is_jpeg(encoded), decode_jpeg, decode_any)
+
+
+def _resize_and_crop(image, resize, image_size, channels):
+    """Uint8 (H,W,C) -> uint8 (image_size, image_size, C)."""
+    shape = tf.shape(image)[:2]
+    shorter = tf.reduce_min(shape)
+    size = shape * resize // shorter  # rounds down, as torchvision does
+    image = tf.image.resize(image, size, method="bilinear", antialias=True)
+    image = tf.cast(tf.clip_by_value(tf.round(image), 0.0, 255.0), tf.uint8)
+    room = tf.cast(size - image_size, tf.float32)
+    top = tf.cast(tf.round(room / 2.0), tf.int32)  # halves to even, as torchvision
+    image = image[top[0] : top[0] + image_size, top[1] : top[1] + image_size]
+    return tf.ensure_shape(image, (image_size, image_size, channels))

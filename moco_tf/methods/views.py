@@ -1,0 +1,68 @@
+"""A batch of two views as the networks see it, and its order over replicas."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import tensorflow as tf
+
+from moco_tf.distribution import gather
+
+
+class Views(NamedTuple):
+    """A batch as the networks see it.
+
+    Attributes:
+        query: float (N, S, S, C), the query view of each image.
+        key: float (N, S, S, C), the key views, in the order of `position`.
+        position: int32 (N,), whose key each row of `key` is, in the global batch.
+        id: int64 (N,), the image of each query; -1 where the batch names none.
+        order: int32 (N,), where each query is in the global batch.
+    """
+
+    query: tf.Tensor
+    key: tf.Tensor
+    position: tf.Tensor
+    id: tf.Tensor
+    order: tf.Tensor
+
+    def swapped(self) -> Views:
+        """The other direction: keys as queries, queries as keys.
+
+        No image moves between replicas, so the new queries keep the keys' order. Call
+        it in replica context.
+        """
+        return Views(
+            query=self.key,
+            key=self.query,
+            position=self.order,
+            id=tf.gather(gather(self.id), self.position),
+            order=self.position,
+        )
+
+
+def in_order(values: tf.Tensor, position: tf.Tensor) -> tf.Tensor:
+    """The replicas' rows in the order of the global batch; call in replica context.
+
+    Args:
+        values: (N, ...), a replica's rows.
+        position: int32 (N,), where each of them belongs.
+
+    Returns:
+        (global N, ...), the same on every replica; gradients flow to all replicas.
+    """
+    values, position = gather(values), gather(position)
+    # Not a gather by the inverse, whose sparse gradient no collective takes.
+    return tf.scatter_nd(position[:, None], values, tf.shape(values))
+
+
+def unit_rows(projections: tf.Tensor) -> tf.Tensor:
+    """Rows divided by their norms, (N, dim); torch's `normalize`."""
+    return tf.math.l2_normalize(projections, axis=1, epsilon=1e-24)
+
+
+def own_positions(count: tf.Tensor) -> tf.Tensor:
+    """Where a replica's `count` rows are in a global batch in the replicas' order."""
+    context = tf.distribute.get_replica_context()
+    start = tf.convert_to_tensor(context.replica_id_in_sync_group) * count
+    return start + tf.range(count)

@@ -1,0 +1,132 @@
+"""The model and the optimiser that a configuration describes."""
+
+from __future__ import annotations
+
+import keras_cv
+from tensorflow import keras
+
+from moco_tf import augment, encoders, methods, optimizers
+from moco_tf.config import Config, ConfigError
+from moco_tf.methods import ContrastiveModel
+
+
+def build_model(
+    config: Config, steps: int, replicas: int, num_examples: int
+) -> ContrastiveModel:
+    """Makes and compiles the model of a configuration; call it in a strategy's scope.
+
+    Args:
+        config: the run.
+        steps: optimiser steps in an epoch.
+        replicas: devices that share the batch.
+        num_examples: images of the training set, each of which the memory bank holds.
+
+    Raises:
+        ConfigError: if the encoder's name is unknown.
+    """
+    method = config.method
+    shared = {
+        "encoder": build_encoder(config),
+        "dim": method.dim,
+        "temperature": method.temperature,
+        "augment": getattr(augment, config.augment.recipe)(
+            channels=config.data.channels,
+            mean=config.augment.mean,
+            std=config.augment.std,
+        ),
+    }
+    grouped = {
+        "projection": method.projection,
+        "bn_groups": config.bn_groups(replicas),
+    }
+    if method.name == "moco":
+        model = methods.MoCo(
+            **shared,
+            **grouped,
+            queue_size=method.queue_size,
+            key_momentum=method.key_momentum,
+            mask_same_image=method.mask_same_image,
+            symmetric=method.symmetric,
+        )
+    elif method.name == "end_to_end":
+        model = methods.EndToEnd(**shared, **grouped)
+    elif method.name == "memory_bank":
+        model = methods.MemoryBank(
+            **shared,
+            **grouped,
+            num_examples=num_examples,
+            num_negatives=method.num_negatives,
+            slot_momentum=method.slot_momentum,
+            proximal=method.proximal,
+            seed=config.seed,
+        )
+    elif method.name == "simclr":
+        model = methods.SimCLR(**shared)
+    else:
+        model = methods.MoCoV3(
+            **shared,
+            key_momentum=method.key_momentum,
+            hidden=method.hidden,
+            total_steps=steps * config.train.epochs,
+        )
+    model.compile(_optimizer(config, steps), jit_compile=config.train.jit_compile)
+    return model
+
+
+def build_encoder(config: Config) -> keras.Model:
+    """Makes the backbone of a configuration.
+
+    Raises:
+        ConfigError: if encoder.name is neither a network of ours nor a KerasCV class.
+    """
+    name = config.encoder.name
+    channels = config.data.channels
+    depth = name[len("resnet") :]
+    if name.startswith("resnet") and hasattr(encoders, f"ResNet{depth}"):
+        return getattr(encoders, f"ResNet{depth}")(
+            width=config.encoder.width,
+            stem=config.encoder.stem,
+            channels=channels,
+            zero_init_residual=config.encoder.zero_init_residual,
+        )
+    if name in ("vit_small", "vit_base"):
+        make = encoders.ViTSmall if name == "vit_small" else encoders.ViTBase
+        return make(
+            image_size=config.data.image_size,
+            patch_size=config.encoder.patch_size,
+            channels=channels,
+        )
+    backbone = getattr(keras_cv.models, name, None)
+    if not (isinstance(backbone, type) and issubclass(backbone, keras.Model)):
+        raise ConfigError(
+            f"encoder.name={name!r} is unknown; use resnet18, resnet34, resnet50, "
+            "resnet101, resnet152, vit_small, vit_base, or a KerasCV class such as "
+            "EfficientNetV2B0Backbone."
+        )
+    try:
+        # The recipe normalises, so KerasCV's own rescaling stays out.
+        return backbone(include_rescaling=False, input_shape=(None, None, channels))
+    except Exception as error:  # KerasCV fetches the settings of its named backbones
+        reason = str(error).strip().splitlines()[0][:200]
+        raise ConfigError(
+            f"encoder.name={name!r} could not be made by KerasCV ({reason}); check the "
+            "network, from which it fetches the settings, or use a resnet."
+        ) from error
+
+
+def _optimizer(config, steps):
+    asked = config.optimizer
+    schedule = optimizers.make_schedule(
+        asked.schedule,
+        config.effective_learning_rate,
+        epochs=config.train.epochs,
+        steps_per_epoch=steps,
+        milestones=asked.milestones,
+        decay_factor=asked.decay_factor,
+        per_epoch=asked.per_epoch,
+        warmup_epochs=asked.warmup_epochs,
+    )
+    if asked.name == "adamw":
+        return keras.optimizers.AdamW(schedule, weight_decay=asked.weight_decay)
+    kind = optimizers.LARS if asked.name == "lars" else optimizers.SGD
+    return kind(schedule, asked.momentum, asked.weight_decay)

@@ -1,0 +1,128 @@
+"""The end of a run: what is exported, drawn and printed."""
+
+from __future__ import annotations
+
+import json
+import pathlib
+import shutil
+import subprocess
+
+from moco_tf import callbacks, encoders, report
+from moco_tf.config import Config
+from moco_tf.data.crops import default_resize
+from moco_tf.interchange.savedmodel import export_saved_model
+from moco_tf.methods import ContrastiveModel
+from moco_tf.pretrain.monitor import Monitor
+
+_ROWS = (
+    ("raw_pixels", "raw pixels"),
+    ("untrained", "untrained encoder"),
+    ("trained", "trained encoder"),
+)
+
+
+def close(
+    config: Config,
+    model: ContrastiveModel,
+    monitor: Monitor | None,
+    baselines: dict,
+    history: callbacks.HistoryCSV,
+) -> dict:
+    """Exports the encoder, draws the pictures and prints the closing table.
+
+    Args:
+        config: the run.
+        model: trained.
+        monitor: None where there is no labelled set.
+        baselines: what `Monitor.baselines` gave.
+        history: of all epochs.
+
+    Returns:
+        The baselines and, under "trained", the same figures of the trained encoder.
+    """
+    run_dir = config.run_dir
+    encoders.batchnorm.share_statistics(model)
+    _export(config, model)
+    figures = dict(baselines)
+    if monitor is not None:
+        last = history.read()[-1]
+        figures["trained"] = {
+            probe.name: float(last[probe.name]) for probe in monitor.probes
+        }
+    artefacts = {
+        "encoder (SavedModel)": run_dir / "saved_model",
+        **_pictures(config, model, monitor, baselines, history),
+        "figures per epoch": history.path,
+        "TensorBoard": run_dir / "tensorboard",
+    }
+    (run_dir / "report" / "summary.json").write_text(json.dumps(figures, indent=2))
+    rows = [
+        (title, figures[key].get("knn"), figures[key].get("linear"))
+        for key, title in _ROWS
+        if key in figures
+    ]
+    commands = {"watch the curves": f"tensorboard --logdir {run_dir / 'tensorboard'}"}
+    if monitor is not None:
+        commands["linear classification"] = f"python evaluate.py linear {run_dir}"
+    commands["take it to other tools"] = "python -m moco_tf.interchange export --help"
+    table = report.closing_table(
+        rows, {what: str(where) for what, where in artefacts.items()}, commands
+    )
+    print(table)
+    return figures
+
+
+def _export(config, model):
+    normalise = model.augment.layers[-1]
+    size = config.data.image_size
+    export_saved_model(
+        model.encoder,
+        config.run_dir / "saved_model",
+        image_size=size,
+        resize=default_resize(size),
+        mean=normalise.mean,
+        std=normalise.std,
+        channels=config.data.channels,
+        provenance={
+            "recipe": config.name,
+            "method": config.method.name,
+            "data": config.data.name or config.data.source,
+            "epochs": config.train.epochs,
+            "git_revision": _revision(),
+        },
+    )
+
+
+def _pictures(config, model, monitor, baselines, history):
+    folder = config.run_dir / "report"
+    raw = baselines.get("raw_pixels", {})
+    report.plot_history(
+        history.path,
+        folder / "curves.png",
+        negatives=model.negatives(config.train.batch_size),
+        raw_knn=raw.get("knn"),
+        raw_linear=raw.get("linear"),
+        title=config.name,
+    )
+    pictures = {"curves": folder / "curves.png"}
+    if monitor is not None:
+        _, test = monitor.features.get(model.encoder, int(model.optimizer.iterations))
+        shown = len(monitor.images)
+        pictures["nearest neighbours"] = report.neighbour_gallery(
+            monitor.images,
+            test.features[:shown],
+            test.labels[:shown],
+            monitor.class_names,
+            folder / "neighbours.png",
+        )
+    return pictures
+
+
+def _revision():
+    git = shutil.which("git")
+    if git is None:
+        return "unknown"
+    folder = pathlib.Path(__file__).parent
+    words = [git, "-C", str(folder), "rev-parse", "HEAD"]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    return done.stdout.strip() or "unknown"

@@ -1,0 +1,233 @@
+"""A run from its start, or from its last checkpoint, to its end."""
+
+from __future__ import annotations
+
+import logging
+import pathlib
+
+import tensorflow as tf
+from tensorflow import keras
+
+from moco_tf import callbacks
+from moco_tf.config import Config, ConfigError, dump, load_config, validate
+from moco_tf.contrast import bank_bytes
+from moco_tf.data.pipeline import steps_per_epoch, two_views
+from moco_tf.distribution import DistributionError, make_strategy
+from moco_tf.log import set_up_log
+from moco_tf.pretrain.build import build_model
+from moco_tf.pretrain.closing import close
+from moco_tf.pretrain.monitor import Monitor, open_data
+
+log = logging.getLogger("moco_tf")
+
+
+def pretrain(config: Config, resume: pathlib.Path | None = None) -> dict:
+    """Runs a pretraining to its end, or continues one from its last checkpoint.
+
+    Args:
+        config: the run; its directory is `config.run_dir`. A directory that holds a
+            run of the same configuration is continued.
+        resume: the run directory that the user named, which must hold a run.
+
+    Returns:
+        The closing figures: "knn" and "linear" accuracies (0 to 1) of "raw_pixels",
+        "untrained" and "trained" features where there is a labelled set, and paths.
+
+    Raises:
+        ConfigError: if the configuration does not fit the machine or the directory.
+        DataError: if the data cannot be had.
+    """
+    del resume  # parse_args has already made it the configuration's directory
+    set_up_log()
+    try:
+        strategy = make_strategy(config.distribution.replicas, config.distribution.gpus)
+    except DistributionError as error:
+        raise ConfigError(str(error)) from None
+    replicas = strategy.num_replicas_in_sync
+    validate(config, replicas)
+    run_dir = _claim(config)
+    keras.backend.clear_session()
+    keras.utils.set_random_seed(config.seed)
+    if config.train.deterministic:
+        tf.config.experimental.enable_op_determinism()
+    keras.mixed_precision.set_global_policy(config.train.precision)
+    try:
+        return _run(config, strategy, run_dir)
+    finally:
+        keras.mixed_precision.set_global_policy("float32")
+
+
+def _run(config, strategy, run_dir):
+    source = open_data(config.data, config)
+    batch = config.train.batch_size
+    steps = config.train.steps_per_epoch or steps_per_epoch(source, batch)
+    with strategy.scope():
+        model = build_model(
+            config, steps, strategy.num_replicas_in_sync, source.num_examples
+        )
+    _announce(config, source, steps, strategy, model)
+    checkpoints = callbacks.Checkpoints(
+        run_dir / "checkpoints",
+        config.train.checkpoint_every,
+        config.train.keep_checkpoints,
+    )
+    checkpoints.set_model(model)
+    try:
+        done = checkpoints.restore()
+    except callbacks.RunError as error:
+        raise ConfigError(str(error)) from error
+    if done:
+        log.info("Continuing after epoch %d of %d.", done, config.train.epochs)
+    monitor = Monitor(config, model) if config.monitor.every else None
+    history = callbacks.HistoryCSV(run_dir / "history.csv")
+    baselines = monitor.baselines(model, run_dir, resumed=done > 0) if monitor else {}
+    if baselines and not done:
+        history.add(0, baselines["untrained"])
+    dataset = _distributed(config, strategy, source, start_step=done * steps)
+    progress = callbacks.Progress()
+    progress.first_epoch = done
+    watchers = [callbacks.TrainingHealth(batch), *(monitor.probes if monitor else [])]
+    watchers += [
+        history,
+        callbacks.TensorBoard(
+            run_dir / "tensorboard",
+            views=_first_batch(config, source) if not done else None,
+            config=config,
+            features=monitor.features if monitor else None,
+            images=monitor.images if monitor else None,
+            class_names=monitor.class_names if monitor else (),
+        ),
+        checkpoints,
+        progress,
+        keras.callbacks.TerminateOnNaN(),
+    ]
+    if done < config.train.epochs:
+        try:
+            model.fit(
+                dataset,
+                epochs=config.train.epochs,
+                initial_epoch=done,
+                steps_per_epoch=steps,
+                callbacks=watchers,
+                verbose=0,
+            )
+        except callbacks.RunError as error:
+            raise ConfigError(str(error)) from error
+    figures = close(config, model, monitor, baselines, history)
+    return {**figures, "run_dir": str(run_dir)}
+
+
+def _claim(config):
+    """Makes the run directory, or checks that it holds this very run."""
+    run_dir, path = config.run_dir, config.run_dir / "config.yaml"
+    if path.exists():
+        before = load_config(path)
+        differing = [
+            f"{key} was {old} and is {new}"
+            for (key, old), (_, new) in zip(_leaves(before), _leaves(config))
+            if old != new and key not in ("runs_dir", "name")
+        ]
+        if differing:
+            raise ConfigError(
+                f"{run_dir} holds a run of another configuration "
+                f"({'; '.join(differing[:3])}); choose another --name, or continue "
+                f"that run as it was with --resume {run_dir}."
+            )
+        return run_dir
+    try:
+        (run_dir / "report").mkdir(parents=True, exist_ok=True)
+        path.write_text(dump(config))
+    except OSError as error:
+        raise ConfigError(
+            f"the run directory {run_dir} cannot be written ({error.strerror}); "
+            "choose another --runs_dir or --name."
+        ) from None
+    return run_dir
+
+
+def _leaves(tree, prefix=""):
+    for name, value in sorted(vars(tree).items()):
+        if hasattr(value, "__dataclass_fields__"):
+            yield from _leaves(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
+
+
+def _two_views(config, source, **kwargs):
+    data = config.data
+    return two_views(
+        source,
+        batch_size=config.train.batch_size,
+        image_size=data.image_size,
+        channels=data.channels,
+        crop_scale=data.crop_scale,
+        crop_ratio=data.crop_ratio,
+        seed=config.seed,
+        shuffle_buffer=data.shuffle_buffer,
+        cache=data.cache,
+        parallel_calls=data.decode_threads,
+        **kwargs,
+    )
+
+
+def _first_batch(config, source):
+    return next(iter(_two_views(config, source)))
+
+
+def _distributed(config, strategy, source, start_step):
+    """The stream of batches, cut among replicas, and among hosts if several."""
+    hosts = getattr(strategy.extended, "_num_workers", 1)
+    if hosts == 1:
+        return _two_views(config, source, start_step=start_step)
+
+    def of_host(context):
+        shards = (context.num_input_pipelines, context.input_pipeline_id)
+        batches = _two_views(config, source, start_step=start_step, shards=shards)
+        share = config.train.batch_size // context.num_replicas_in_sync
+        return batches.rebatch(share, drop_remainder=True)
+
+    return strategy.distribute_datasets_from_function(of_host)
+
+
+def _announce(config, source, steps, strategy, model):
+    replicas = strategy.num_replicas_in_sync
+    batch = config.train.batch_size
+    log.info(
+        "%s: %s on %s images, %d epochs of %d steps of %d images on %d replica%s, %s.",
+        config.name,
+        config.method.name,
+        f"{source.num_examples:,}",
+        config.train.epochs,
+        steps,
+        batch,
+        replicas,
+        "s" * (replicas > 1),
+        config.train.precision,
+    )
+    log.info(
+        "Learning rate %.4g (%.4g for a batch of 256, %s scaling); %s negatives a "
+        "query.",
+        config.effective_learning_rate,
+        config.optimizer.learning_rate,
+        {"linear": "linear", "sqrt": "square-root"}[config.optimizer.scaling],
+        f"{model.negatives(batch):,}",
+    )
+    groups = getattr(model, "bn_groups", None)
+    if groups is None:
+        log.info("Batch norm over the global batch.")
+    elif groups > 1:
+        text = "Batch norm in %d groups per replica; keys shuffled over them."
+        log.info(text, groups)
+    elif replicas > 1:
+        log.info("Batch norm per replica; keys shuffled over replicas (ShuffleBN).")
+    if config.method.name == "memory_bank":
+        size = bank_bytes(source.num_examples, config.method.dim) / 2**20
+        log.info("The memory bank takes %.0f MiB on each replica.", size)
+    if config.method.name == "moco" and config.method.queue_size > source.num_examples:
+        log.warning(
+            "The queue (method.queue_size=%d) is larger than the data set (%d images), "
+            "so it holds older keys of the query's own image, false negatives; make it "
+            "smaller, or set method.mask_same_image=true.",
+            config.method.queue_size,
+            source.num_examples,
+        )

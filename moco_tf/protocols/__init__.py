@@ -1,0 +1,45 @@
+"""The commands of evaluate.py, one module each, and how one is run."""
+
+from __future__ import annotations
+
+import importlib
+
+from tensorflow import keras
+
+from moco_tf.config.commands import ON_RESULTS, Evaluation
+from moco_tf.config.tree import ConfigError
+from moco_tf.distribution import DistributionError, make_strategy
+from moco_tf.interchange import load_pretrained
+from moco_tf.log import set_up_log
+
+
+def evaluate(evaluation: Evaluation) -> dict:
+    """Runs a protocol on an encoder, under its strategy and in its precision.
+
+    Args:
+        evaluation: what evaluate.py was asked for.
+
+    Returns:
+        What the protocol wrote to its results.json.
+
+    Raises:
+        ConfigError: the settings do not fit the encoder, the data or the machine.
+        DataError: the data cannot be had or do not fit.
+        InterchangeError: there is no encoder at the path.
+    """
+    set_up_log()
+    settings = evaluation.settings
+    protocol = importlib.import_module(f"{__name__}.{evaluation.protocol}")
+    if evaluation.protocol in ON_RESULTS:
+        return protocol.run(settings, evaluation.paths)
+    devices = settings.distribution
+    try:
+        strategy = make_strategy(devices.replicas, devices.gpus)
+    except DistributionError as error:
+        raise ConfigError(str(error)) from None
+    keras.mixed_precision.set_global_policy(settings.precision)
+    try:
+        with strategy.scope():
+            return protocol.run(settings, load_pretrained(evaluation.paths[0]))
+    finally:
+        keras.mixed_precision.set_global_policy("float32")

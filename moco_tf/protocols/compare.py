@@ -1,0 +1,217 @@
+"""`evaluate.py compare`: what was measured of several runs, side by side."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import pathlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from moco_tf.config import ConfigError, load_config
+from moco_tf.config.protocols import Compare
+from moco_tf.protocols.figures import grouped_points
+from moco_tf.protocols.output import text_table, write_results
+
+_NOT_A_SETTING = ("name", "runs_dir", "seed")
+_NO_CONDITION = ("out", "seed", "distribution", "features")
+
+
+@dataclass(frozen=True)
+class Run:
+    """What is known of one run.
+
+    Attributes:
+        name: its directory's.
+        setting: flat configuration without name, place and seed; for a SavedModel,
+            its path, so that it stands alone.
+        figures: name -> share from 0 to 1.
+        conditions: protocol -> JSON of the settings and data that it was run with.
+    """
+
+    name: str
+    setting: dict
+    figures: dict
+    conditions: dict
+
+
+def run(settings: Compare, paths: Sequence[pathlib.Path]) -> dict:
+    """Makes one table and one picture; runs that differ by seed alone are one row.
+
+    Args:
+        settings: where to write.
+        paths: run directories or SavedModels that were evaluated before.
+
+    Returns:
+        What results.json holds.
+
+    Raises:
+        ConfigError: a path has no results.
+    """
+    if len({path.resolve() for path in paths}) < len(paths):
+        raise ConfigError("a run is named twice; name each run once.")
+    runs = [read_run(path) for path in paths]
+    groups = _group(runs)
+    names = _names(groups)
+    figures = list(dict.fromkeys(figure for one in runs for figure in one.figures))
+    values = {
+        figure: [
+            [one.figures[figure] for one in group if figure in one.figures]
+            for group in groups
+        ]
+        for figure in figures
+    }
+    rows = [
+        {"runs": name, "figure": figure, **_summary(values[figure][i])}
+        for i, name in enumerate(names)
+        for figure in figures
+        if values[figure][i]
+    ]
+    document = {
+        "protocol": "compare",
+        "rows": rows,
+        "runs": [dataclasses.asdict(one) for one in runs],
+        "differences": _differences(groups, names),
+        "warnings": _unlike_conditions(runs),
+    }
+    place = pathlib.Path(os.path.abspath(paths[0])).parent
+    folder = pathlib.Path(settings.out) if settings.out else place / "compare"
+    # Top-5 is in results.csv; what a person compares is the top-1.
+    shown = {
+        figure.removesuffix(" top1").replace("_", " "): values[figure]
+        for figure in figures
+        if not figure.endswith(" top5")
+    }
+    write_results(folder, document, rows, {"compare": grouped_points(names, shown)})
+    table = [
+        [name, str(len(group)), *(_cell(shares[i]) for shares in shown.values())]
+        for i, (name, group) in enumerate(zip(names, groups))
+    ]
+    print(text_table(["top-1, %", "runs", *shown], table))
+    for key, settings_of in document["differences"].items():
+        print(f"\n{key}: " + ", ".join(f"{n} {v}" for n, v in settings_of.items()))
+    for warning in document["warnings"]:
+        print(f"\n{warning}")
+    print(f"\nWritten to {folder}.")
+    return document
+
+
+def read_run(path: pathlib.Path) -> Run:
+    """Reads the results that lie in a run directory or beside a SavedModel.
+
+    Raises:
+        ConfigError: there are none, or a file is damaged.
+    """
+    report, figures, conditions = path / "report", {}, {}
+    if not path.is_dir():
+        raise ConfigError(f"{path} is not a directory; name runs such as runs/demo.")
+    if (report / "summary.json").is_file():
+        for name, share in _read(report / "summary.json").get("trained", {}).items():
+            figures[f"monitor {name}"] = share
+    for file in sorted(report.glob("*/results.json")):
+        results = _read(file)
+        if "figures" not in results:
+            continue
+        protocol = results["protocol"]
+        for name, share in results["figures"].items():
+            figures[f"{protocol} {name}"] = share
+        asked = results.get("settings", {}).items()
+        asked = {key: value for key, value in asked if key not in _NO_CONDITION}
+        conditions[protocol] = json.dumps([asked, results.get("data")], sort_keys=True)
+    if not figures:
+        raise ConfigError(
+            f"{path} has no results to compare; measure some first, for instance with "
+            f"`python evaluate.py knn {path}`."
+        )
+    setting = {"path": str(path)}
+    if (path / "config.yaml").is_file():
+        tree = dataclasses.asdict(load_config(path / "config.yaml"))
+        setting = {
+            key: value for key, value in _flat(tree) if key not in _NOT_A_SETTING
+        }
+    return Run(path.resolve().name, setting, figures, conditions)
+
+
+def _read(file):
+    try:
+        return json.loads(file.read_text())
+    except (OSError, ValueError) as error:
+        raise ConfigError(
+            f"{file} is damaged; measure it again with evaluate.py."
+        ) from error
+
+
+def _flat(tree, prefix=""):
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _group(runs):
+    """Lists of runs of equal setting, in the order of their first run."""
+    groups = []
+    for one in runs:
+        for group in groups:
+            if group[0].setting == one.setting:
+                group.append(one)
+                break
+        else:
+            groups.append([one])
+    return groups
+
+
+def _names(groups):
+    """A name for each group: its runs' common beginning, made distinct."""
+    names = []
+    for group in groups:
+        common = os.path.commonprefix([one.name for one in group])
+        names.append(common.rstrip("-_.") or group[0].name)
+    return [
+        name if names.count(name) == 1 else f"{name} ({number})"
+        for number, name in enumerate(names, start=1)
+    ]
+
+
+def _differences(groups, names):
+    """Key of the configuration -> name of a group -> its value, where they differ."""
+    settings = [group[0].setting for group in groups]
+    differing = {}
+    for key in dict.fromkeys(key for setting in settings for key in setting):
+        values = [setting.get(key) for setting in settings]
+        if any(value != values[0] for value in values) and key != "path":
+            differing[key] = dict(zip(names, values))
+    return differing
+
+
+def _summary(shares):
+    """The spread is the sample standard deviation; one run has none."""
+    spread = float(np.std(shares, ddof=1)) if len(shares) > 1 else None
+    return {"count": len(shares), "mean": float(np.mean(shares)), "std": spread}
+
+
+def _cell(shares):
+    if not shares:
+        return "-"
+    summary = _summary(shares)
+    text = f"{100 * summary['mean']:.1f}"
+    if summary["std"] is not None:
+        text += f" ± {100 * summary['std']:.1f}"
+    return text
+
+
+def _unlike_conditions(runs):
+    """Sentences on protocols whose figures were not measured in the same way."""
+    warnings = []
+    for protocol in sorted({name for one in runs for name in one.conditions}):
+        having = [one for one in runs if protocol in one.conditions]
+        if len({one.conditions[protocol] for one in having}) > 1:
+            warnings.append(
+                f"The figures of {protocol} were measured with different settings or "
+                "data, so they do not compare; run it again with the same for all."
+            )
+    return warnings

@@ -1,0 +1,225 @@
+"""`evaluate.py finetune`: all layers trained on labels, beside a net from scratch."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import math
+from dataclasses import dataclass
+
+import tensorflow as tf
+from tensorflow import keras
+
+from moco_tf.augment import Normalize
+from moco_tf.callbacks import Progress
+from moco_tf.config import ConfigError
+from moco_tf.config.protocols import require
+from moco_tf.config.transfer import Finetune
+from moco_tf.data.balanced import balanced_subset, held_out
+from moco_tf.data.pipeline import labelled_batches
+from moco_tf.data.sources import DataError, Source
+from moco_tf.evaluation.finetune import (
+    build_classifier,
+    classifier_accuracy,
+    fit_classifier,
+)
+from moco_tf.interchange import Pretrained
+from moco_tf.protocols.figures import curves, grouped_points
+from moco_tf.protocols.labelled_sets import open_labelled_sets
+from moco_tf.protocols.output import (
+    Outcome,
+    conclude,
+    percent,
+    results_folder,
+    text_table,
+)
+
+log = logging.getLogger("moco_tf")
+
+
+def run(settings: Finetune, pretrained: Pretrained) -> dict:
+    """Trains and scores the classifiers, and writes report/finetune[_NNpct].
+
+    Args:
+        settings: the recipe, the share of the labels and the candidates.
+        pretrained: the encoder, which is copied.
+
+    Returns:
+        What results.json holds.
+
+    Raises:
+        ConfigError: training diverged, or the batch does not fit the replicas.
+        DataError: the data cannot be had or do not fit.
+    """
+    share = f"_{100 * settings.fraction:g}pct" if settings.fraction < 1 else ""
+    name = f"finetune{share}"
+    folder = results_folder(pretrained, name, settings.out)
+    replicas = tf.distribute.get_strategy().num_replicas_in_sync
+    require(
+        settings.batch_size % replicas == 0,
+        f"batch_size={settings.batch_size} does not divide among {replicas} replicas; "
+        f"use a multiple of {replicas}.",
+    )
+    train_set, test_set = open_labelled_sets(settings.data, pretrained)
+    source = balanced_subset(train_set.source, settings.fraction, settings.seed)
+    log.info("Fine-tuning on %s images.", f"{source.num_examples:,}")
+    trial = _Trial(settings, pretrained)
+    arms = [trial.run("pretrained", source, test_set.source)]
+    if settings.control:
+        arms.append(trial.run("from scratch", source, test_set.source))
+    figures = {"top1": arms[0].top1, "top5": arms[0].top5}
+    if settings.control:
+        figures["from scratch top1"] = arms[1].top1
+    outcome = Outcome(
+        figures=figures,
+        facts={
+            "images": source.num_examples,
+            "arms": [vars(arm) for arm in arms],
+            "data": {"train": train_set.facts, "test": test_set.facts},
+        },
+        rows=[row for arm in arms for row in arm.rows()],
+        pictures=_pictures(arms),
+        table=_table(f"{name}, {source.num_examples:,} images", arms),
+    )
+    return conclude(name, outcome, folder, settings, pretrained)
+
+
+@dataclass(frozen=True)
+class _Arm:
+    """What came of one initialisation."""
+
+    start: str
+    learning_rate: float
+    head_multiplier: float
+    top1: float
+    top5: float
+    history: dict[str, list[float]]
+    candidates: list[dict]
+
+    def rows(self):
+        for candidate in self.candidates:
+            yield {"start": self.start, "trained_on": "kept part", **candidate}
+        yield {
+            "start": self.start,
+            "trained_on": "all",
+            "learning_rate": self.learning_rate,
+            "head_multiplier": self.head_multiplier,
+            "held_out": None,
+            "loss": self.history["loss"][-1],
+            "top1": self.top1,
+            "top5": self.top5,
+        }
+
+
+class _Trial:
+    """Chooses among the candidates, trains the winner, scores it on the test set."""
+
+    def __init__(self, settings, pretrained):
+        self.settings, self.pretrained = settings, pretrained
+        self.normalise = Normalize(pretrained.mean, pretrained.std)
+
+    def run(self, start: str, source: Source, test: Source) -> _Arm:
+        settings = self.settings
+        grid = list(
+            itertools.product(settings.learning_rates, settings.head_multipliers)
+        )
+        candidates, (rate, multiplier) = [], grid[0]
+        if len(grid) > 1:
+            kept, held = held_out(source, settings.held_out, settings.seed)
+            candidates = [self._candidate(start, kept, held, *pair) for pair in grid]
+            best = max(candidates, key=lambda candidate: candidate["held_out"])
+            rate, multiplier = best["learning_rate"], best["head_multiplier"]
+        log.info("%s: rate %g, head x%g.", start.capitalize(), rate, multiplier)
+        model, history = self._train(start, source, rate, multiplier)
+        if not math.isfinite(history["loss"][-1]):
+            raise ConfigError(
+                f"the loss is not finite in epoch {len(history['loss'])} of training "
+                f"{start}: learning_rates={rate:g} is too high for this data; try "
+                f"--learning_rates=[{rate / 10:g}]."
+            )
+        score = self._score(model, test, "test")
+        return _Arm(start, rate, multiplier, **score, history=history,
+                    candidates=candidates)  # fmt: skip
+
+    def _candidate(self, start, kept, held, rate, multiplier):
+        log.info("%s, candidate rate %g, head x%g:", start, rate, multiplier)
+        model, history = self._train(start, kept, rate, multiplier)
+        loss = history["loss"][-1]
+        diverged = not math.isfinite(loss)
+        top1 = 0.0 if diverged else self._score(model, held, "held out")["top1"]
+        log.info("diverged" if diverged else f"held out: {percent(top1)}")
+        return {
+            "learning_rate": rate,
+            "head_multiplier": multiplier,
+            "held_out": top1,
+            "loss": None if diverged else loss,
+            "top1": None,
+            "top5": None,
+        }
+
+    def _train(self, start, source, rate, multiplier):
+        keras.utils.set_random_seed(self.settings.seed)
+        try:
+            model = build_classifier(
+                self.pretrained.encoder,
+                source.num_classes,
+                self.normalise,
+                pretrained=start == "pretrained",
+            )
+        except ValueError as error:
+            raise ConfigError(str(error)) from error
+        history = fit_classifier(
+            model,
+            source,
+            self.settings,
+            image_size=self.pretrained.image_size,
+            channels=self.pretrained.channels,
+            learning_rate=rate,
+            head_multiplier=multiplier,
+            callbacks=[Progress()],
+        )
+        return model, history
+
+    def _score(self, model, source, title):
+        batches = labelled_batches(
+            source,
+            batch_size=self.settings.batch_size,
+            image_size=self.pretrained.image_size,
+            resize=self.pretrained.resize,
+            channels=self.pretrained.channels,
+        )
+        try:
+            return classifier_accuracy(model, batches, title)
+        except ValueError as error:  # images without labels
+            raise DataError(str(error)) from error
+
+
+def _table(title, arms):
+    rows = [
+        [
+            arm.start,
+            f"{arm.learning_rate:g}",
+            f"x{arm.head_multiplier:g}",
+            percent(arm.top1),
+            percent(arm.top5),
+        ]
+        for arm in arms
+    ]
+    return text_table([title, "rate", "head", "test top-1", "test top-5"], rows)
+
+
+def _pictures(arms):
+    epochs = range(1, len(arms[0].history["loss"]) + 1)
+    losses = {arm.start: arm.history["loss"] for arm in arms}
+    accuracies = {
+        arm.start: [100 * value for value in arm.history["top1"]] for arm in arms
+    }
+    panels = {
+        "Cross-entropy on crops, nats": losses,
+        "Top-1 on training crops, %": accuracies,
+    }
+    bars = {arm.start: [[arm.top1], [arm.top5]] for arm in arms}
+    return {
+        "curves": curves(epochs, panels),
+        "accuracy": grouped_points(["test top-1", "test top-5"], bars),
+    }

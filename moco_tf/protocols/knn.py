@@ -1,0 +1,118 @@
+"""`evaluate.py knn`: the vote of the nearest training images."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from moco_tf.config import ConfigError
+from moco_tf.config.protocols import KNN
+from moco_tf.evaluation.chance import explain_chance
+from moco_tf.evaluation.knn import knn_predict_all
+from moco_tf.interchange import Pretrained
+from moco_tf.protocols.figures import confusion_matrix
+from moco_tf.protocols.labelled_sets import extract, open_labelled_sets
+from moco_tf.protocols.output import (
+    Outcome,
+    conclude,
+    percent,
+    results_folder,
+    text_table,
+)
+
+
+def run(settings: KNN, pretrained: Pretrained) -> dict:
+    """Measures every k and temperature in one pass, and writes report/knn.
+
+    Args:
+        settings: k, temperatures, data and the like.
+        pretrained: the encoder.
+
+    Returns:
+        What results.json holds. Its figure belongs to the largest k and the first
+        temperature (200 and 0.07 unless told otherwise, Wu et al. 2018); nothing is
+        chosen by the test images.
+
+    Raises:
+        ConfigError: more neighbours than training images, or nowhere to write.
+        DataError: the data cannot be had or do not fit.
+    """
+    folder = results_folder(pretrained, "knn", settings.out)
+    train_set, test_set = open_labelled_sets(settings.data, pretrained)
+    count = train_set.source.num_examples
+    if max(settings.k) > count:
+        raise ConfigError(
+            f"k={max(settings.k)} is more than the {count} training images; use "
+            f"--k=[{min(count, 10)}] or other numbers up to {count}."
+        )
+    train, test = (
+        extract(part, pretrained, settings.features, settings.precision, title)
+        for part, title in ((train_set, "training"), (test_set, "test"))
+    )
+    temperatures = (*settings.temperature, math.inf)
+    predicted = knn_predict_all(
+        train.features,
+        train.labels,
+        test.features,
+        settings.k,
+        temperatures,
+        progress="kNN votes",
+    )
+    top1 = np.mean(predicted == test.labels, axis=2)
+    rows = [
+        {"k": k, "temperature": _name(temperature), "top1": float(top1[i, j])}
+        for i, temperature in enumerate(temperatures)
+        for j, k in enumerate(settings.k)
+    ]
+    shown = int(np.argmax(settings.k))
+    names = test_set.source.class_names
+    confusion = np.zeros((len(names), len(names)), np.int64)
+    np.add.at(confusion, (test.labels, predicted[0, shown]), 1)
+    headline = float(top1[0, shown])
+    vote = f"k {settings.k[shown]}, {_describe(temperatures[0])}"
+    warning = explain_chance(
+        headline,
+        test,
+        "the encoder is untrained, or what it learnt has nothing to do with these "
+        "classes; compare with an untrained encoder.",
+    )
+    title = f"kNN ({vote}): {percent(headline)}"
+    table = [
+        [_describe(temperature), *map(percent, top1[i])]
+        for i, temperature in enumerate(temperatures)
+    ]
+    outcome = Outcome(
+        figures={"top1": headline},
+        facts={
+            "vote": vote,
+            "rows": rows,
+            "per_class": _per_class(confusion, names),
+            "confusion": confusion.tolist(),
+            "data": {"train": train_set.facts, "test": test_set.facts},
+        },
+        rows=rows,
+        pictures={"confusion": confusion_matrix(confusion, names, title)},
+        table=text_table(["kNN top-1", *(f"k {k}" for k in settings.k)], table),
+        warning=warning,
+    )
+    return conclude("knn", outcome, folder, settings, pretrained)
+
+
+def _name(temperature):
+    return "uniform" if math.isinf(temperature) else temperature
+
+
+def _describe(temperature):
+    if math.isinf(temperature):
+        return "equal votes"
+    return f"temperature {temperature:g}"
+
+
+def _per_class(confusion, names):
+    """Accuracy of each class; None where the test images have none of it."""
+    totals = confusion.sum(axis=1)
+    return {
+        name: float(confusion[i, i] / totals[i]) if totals[i] else None
+        for i, name in enumerate(names)
+    }

@@ -1,0 +1,208 @@
+"""The labelled images of a protocol, and their features."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import pathlib
+from dataclasses import dataclass, replace
+
+import numpy as np
+import tensorflow as tf
+
+from moco_tf.augment import Normalize
+from moco_tf.config import ConfigError, Data
+from moco_tf.config.protocols import Extraction, LabelledData
+from moco_tf.data.labelled import evenly_spread, subset
+from moco_tf.data.pipeline import labelled_batches
+from moco_tf.data.sources import DataError, Source, open_source
+from moco_tf.evaluation.cache import cached_features
+from moco_tf.evaluation.features import FeatureExtractor, Features
+from moco_tf.interchange import Pretrained
+
+log = logging.getLogger("moco_tf")
+
+
+@dataclass(frozen=True)
+class LabelledSet:
+    """Labelled images that an encoder can take.
+
+    Attributes:
+        source: the images.
+        facts: what they are, JSON-serialisable; equal facts mean equal images.
+    """
+
+    source: Source
+    facts: dict
+
+
+def open_labelled_sets(
+    data: LabelledData, pretrained: Pretrained
+) -> tuple[LabelledSet, LabelledSet]:
+    """Opens the training and the test images, which have the same classes.
+
+    Args:
+        data: what the user asked for; null fields are the run's own.
+        pretrained: whose channels the images must have.
+
+    Raises:
+        ConfigError: a SavedModel alone names no images, and neither did the user.
+        DataError: a set cannot be opened or has no labels, or classes differ.
+    """
+    asked = _resolve(data, pretrained)
+    train, test = (
+        _open(part, pretrained.channels, most)
+        for part, most in zip(asked, (data.max_train, data.max_test))
+    )
+    _require_same_classes(train.source, test.source)
+    return train, test
+
+
+def extract(
+    labelled: LabelledSet,
+    pretrained: Pretrained,
+    settings: Extraction,
+    precision: str,
+    title: str,
+) -> Features:
+    """Features of the central crops, from disk where they were extracted before.
+
+    Args:
+        labelled: the images.
+        pretrained: its encoder runs in inference mode, on all replicas in scope.
+        settings: batch and cache.
+        precision: the policy that the encoder was built under.
+        title: what the images are, for the progress bar.
+
+    Raises:
+        DataError: some images have no label.
+    """
+
+    def run():
+        batches = labelled_batches(
+            labelled.source,
+            batch_size=settings.batch_size,
+            image_size=pretrained.image_size,
+            resize=pretrained.resize,
+            channels=pretrained.channels,
+        )
+        count = -(-labelled.source.num_examples // settings.batch_size)
+        batches = batches.apply(tf.data.experimental.assert_cardinality(count))
+        extractor = FeatureExtractor(
+            pretrained.encoder,
+            Normalize(pretrained.mean, pretrained.std),
+            tf.distribute.get_strategy(),
+        )
+        return extractor.extract(batches, title)
+
+    key = {
+        "weights": pretrained.digest,
+        "precision": precision,
+        "data": labelled.facts,
+        "image_size": pretrained.image_size,
+        "resize": pretrained.resize,
+        "mean": list(pretrained.mean),
+        "std": list(pretrained.std),
+    }
+    folder = pretrained.path / "report" / "features"
+    features = cached_features(folder, key, run) if settings.cache else run()
+    unlabelled = int(np.sum(features.labels < 0))
+    if unlabelled:
+        raise DataError(
+            f"{unlabelled} of the {len(features)} {title} images have no label; name a "
+            "split whose images are all labelled."
+        )
+    return features
+
+
+def _resolve(data, pretrained):
+    """Training and test `Data`."""
+    config = pretrained.config
+    if config is None and data.source is None:
+        raise ConfigError(
+            f"{pretrained.path} is a SavedModel, which names no labelled images; add "
+            "for instance --data.source=tfds --data.name=cifar10."
+        )
+    own = (config.monitor_train, config.monitor_test) if config else (Data(), Data())
+    splits = (data.train_split, data.test_split)
+    return [
+        _overridden(data, base, split, default, bool(config))
+        for base, split, default in zip(own, splits, ("train", "test"))
+    ]
+
+
+def _overridden(data, base, split, default, has_run):
+    same = has_run and data.source in (None, base.source)
+    # A name, folder or split of another kind of set would mean something else there.
+    inherited = base if same else Data()
+    same = same and data.name in (None, base.name)
+    source = data.source or base.source
+    asked = replace(
+        base,
+        source=source,
+        name=data.name or inherited.name,
+        data_dir=data.data_dir or inherited.data_dir,
+        manual_dir=data.manual_dir or inherited.manual_dir,
+        split=split or (inherited.split if same else default),
+        max_unreadable=data.max_unreadable,
+    )
+    for kind, key, example in (
+        ("tfds", "name", "cifar10"),
+        ("folder", "data_dir", "PATH"),
+    ):
+        if source == kind and not getattr(asked, key):
+            raise ConfigError(
+                f"data.source={kind} needs data.{key}; add --data.{key}={example}."
+            )
+    return asked
+
+
+def _open(data, channels, most):
+    source = open_source(
+        data.source,
+        data.split,
+        name=data.name,
+        data_dir=data.data_dir,
+        manual_dir=data.manual_dir,
+        labelled=True,
+        channels=channels,
+        max_unreadable=data.max_unreadable,
+    )
+    if most is not None and most < source.num_examples:
+        source = subset(source, evenly_spread(source.num_examples, most))
+    facts = {"source": data.source, "split": data.split, "images": source.num_examples}
+    if data.source == "tfds":
+        facts["name"] = data.name
+    if data.source == "folder":
+        facts["files"] = _fingerprint(data.data_dir)
+    return LabelledSet(source, facts)
+
+
+def _fingerprint(data_dir):
+    """A digest of a folder's names, sizes and times, which a move does not change."""
+    root = pathlib.Path(data_dir).expanduser()
+    digest = hashlib.sha256()
+    for folder, folders, files in os.walk(root, followlinks=True):
+        folders.sort()
+        for file in sorted(files):
+            path = pathlib.Path(folder) / file
+            state = path.stat()
+            digest.update(f"{path.relative_to(root)}:{state.st_size}:".encode())
+            digest.update(f"{state.st_mtime_ns};".encode())
+    return digest.hexdigest()
+
+
+def _require_same_classes(train, test):
+    ours, theirs = set(train.class_names), set(test.class_names)
+    if train.class_names == test.class_names:
+        return
+    missing = sorted(ours - theirs)[:3]
+    extra = sorted(theirs - ours)[:3]
+    detail = [f"without {', '.join(missing)} in the test images"] * bool(missing)
+    detail += [f"without {', '.join(extra)} in the training images"] * bool(extra)
+    raise DataError(
+        f"The training images have {train.num_classes} classes and the test images "
+        f"{test.num_classes} ({'; '.join(detail) or 'in another order'}); give splits "
+        "with the same classes."
+    )

@@ -1,0 +1,37 @@
+"""`evaluate.py linear`: a linear classifier on the frozen encoder."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from moco_tf.config.protocols import Linear
+from moco_tf.interchange import Pretrained
+from moco_tf.protocols.labelled_sets import extract, open_labelled_sets
+from moco_tf.protocols.linear_sweep import sweep
+from moco_tf.protocols.linear_training import train
+from moco_tf.protocols.output import conclude, results_folder
+
+
+def run(settings: Linear, pretrained: Pretrained) -> dict:
+    """Trains and scores the classifier, and writes report/linear_PROTOCOL.
+
+    Args:
+        settings: which of the protocols, and its numbers.
+        pretrained: the encoder, which is not changed.
+
+    Returns:
+        What results.json holds.
+
+    Raises:
+        ConfigError: the training diverged, or nowhere to write.
+        DataError: the data cannot be had or do not fit.
+    """
+    name = f"linear_{settings.protocol}"
+    folder = results_folder(pretrained, name, settings.out)
+    train_set, test_set = open_labelled_sets(settings.data, pretrained)
+    test = extract(test_set, pretrained, settings.features, settings.precision, "test")
+    learn = sweep if settings.protocol == "cached" else train
+    outcome = learn(settings, pretrained, train_set, test)
+    data = {"train": train_set.facts, "test": test_set.facts}
+    outcome = replace(outcome, facts={**outcome.facts, "data": data})
+    return conclude(name, outcome, folder, settings, pretrained)

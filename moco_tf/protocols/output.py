@@ -1,0 +1,148 @@
+"""What a protocol leaves: a results folder and a table in the terminal."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import json
+import os
+import pathlib
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from matplotlib.figure import Figure
+
+from moco_tf.config import ConfigError
+from moco_tf.interchange import Pretrained
+
+
+def results_folder(
+    pretrained: Pretrained, protocol: str, out: str | None
+) -> pathlib.Path:
+    """Where a protocol's results go, checked to be writable before work starts.
+
+    Args:
+        pretrained: the encoder; by default results lie beside its weights.
+        protocol: name of the folder there.
+        out: the user's own folder, or None.
+
+    Raises:
+        ConfigError: the folder cannot be made.
+    """
+    folder = pathlib.Path(out) if out else pretrained.path / "report" / protocol
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".results-", dir=folder.parent):
+            pass
+    except OSError as error:
+        raise ConfigError(
+            f"{folder} cannot be written ({(error.strerror or 'no access').lower()}); "
+            "choose another folder with --out=PATH."
+        ) from None
+    return folder
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a protocol found.
+
+    Attributes:
+        figures: the figures that `compare` shows, name -> share from 0 to 1.
+        facts: whatever else results.json should hold, JSON-serialisable.
+        rows: of results.csv, at least one, all with the same keys.
+        pictures: name of a PNG without suffix -> picture.
+        table: what the terminal shows.
+        warning: a sentence where the figures should not be taken at face value.
+    """
+
+    figures: Mapping[str, float]
+    facts: Mapping[str, object]
+    rows: Sequence[Mapping[str, object]]
+    pictures: Mapping[str, Figure]
+    table: str
+    warning: str | None = None
+
+
+def conclude(
+    protocol: str,
+    outcome: Outcome,
+    folder: pathlib.Path,
+    settings: object,
+    pretrained: Pretrained,
+) -> dict:
+    """Writes a protocol's results and prints its table.
+
+    Args:
+        protocol: its name.
+        outcome: what it found.
+        folder: where results.json, results.csv and pictures go.
+        settings: the protocol's settings, a dataclass.
+        pretrained: what was judged.
+
+    Returns:
+        What results.json holds.
+    """
+    document = {
+        "protocol": protocol,
+        "figures": outcome.figures,
+        "warning": outcome.warning,
+        **outcome.facts,
+        "encoder": {**pretrained.provenance, "weights": pretrained.digest},
+        "settings": dataclasses.asdict(settings),
+    }
+    write_results(folder, document, outcome.rows, outcome.pictures)
+    print(outcome.table)
+    if outcome.warning:
+        print(f"\n{outcome.warning}")
+    print(f"\nWritten to {folder}.")
+    return document
+
+
+def write_results(
+    folder: pathlib.Path,
+    document: Mapping[str, object],
+    rows: Sequence[Mapping[str, object]],
+    pictures: Mapping[str, Figure],
+) -> None:
+    """Writes results.json, results.csv and pictures, each whole or not at all.
+
+    Earlier results are replaced file by file, results.json last; other files stay.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    staging = pathlib.Path(tempfile.mkdtemp(prefix=".results-", dir=folder.parent))
+    try:
+        for name, picture in pictures.items():
+            picture.savefig(staging / f"{name}.png", dpi=150)
+        with open(staging / "results.csv", "w", newline="") as file:
+            writer = csv.DictWriter(file, list(rows[0]))
+            writer.writeheader()
+            writer.writerows(rows)
+        text = json.dumps(document, indent=2, default=str) + "\n"
+        (staging / "results.json").write_text(text)
+        folder.mkdir(exist_ok=True)
+        for path in sorted(staging.iterdir(), key=lambda path: path.suffix == ".json"):
+            os.replace(path, folder / path.name)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def text_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Columns of text, the first one left-aligned, the others right-aligned."""
+    cells = [list(header), *map(list, rows)]
+    widths = [max(len(row[i]) for row in cells) for i in range(len(header))]
+    lines = [
+        "  ".join(
+            cell.rjust(width) if i else cell.ljust(width)
+            for i, (cell, width) in enumerate(zip(row, widths))
+        ).rstrip()
+        for row in cells
+    ]
+    rule = "-" * (sum(widths) + 2 * (len(widths) - 1))
+    return "\n".join(f"  {line}" for line in (lines[0], rule, *lines[1:]))
+
+
+def percent(share: float | None) -> str:
+    """A share as text, with one decimal."""
+    return "-" if share is None else f"{100 * share:.1f} %"

@@ -1,0 +1,443 @@
+import os
+import pickle
+import zipfile
+from collections import OrderedDict
+
+import numpy as np
+import pytest
+import safetensors.numpy
+import tensorflow as tf
+from test_resnet import perturbed
+
+from moco_tf.encoders import ResNet, ViT
+from moco_tf.interchange import (
+    InterchangeError,
+    load_checkpoint,
+    to_torch_state_dict,
+)
+from moco_tf.interchange.torch_files import read_torch_file
+
+LEGACY = (0x1950A86A20F9469CFC6C, 1001, {"little_endian": True})
+
+
+def tiny(**kwargs):
+    return perturbed(ResNet((1, 1, 1, 1), "basic", 4, "cifar", **kwargs))
+
+
+def vit(**kwargs):
+    return perturbed(ViT(**{"image_size": 16, "patch_size": 8, **kwargs}))
+
+
+def with_prefix(prefix, state):
+    return {prefix + name: array for name, array in state.items()}
+
+
+def write_torch(saved, path, zipped=True):
+    torch = pytest.importorskip("torch", reason="PyTorch is in the torch extra")
+
+    def tensors(value):
+        if isinstance(value, dict):
+            return OrderedDict((key, tensors(item)) for key, item in value.items())
+        return torch.from_numpy(value) if isinstance(value, np.ndarray) else value
+
+    torch.save(tensors(saved), path, _use_new_zipfile_serialization=zipped)
+    return path
+
+
+def assert_loaded(encoder, expected):
+    state, wanted = to_torch_state_dict(encoder), to_torch_state_dict(expected)
+    assert set(state) == set(wanted)
+    for name, array in wanted.items():
+        np.testing.assert_array_equal(state[name], array, err_msg=name)
+
+
+@pytest.mark.parametrize("zipped", [True, False], ids=["zip", "legacy"])
+def test_everything_plain_that_torch_saves_is_read(tmp_path, zipped):
+    torch = pytest.importorskip("torch", reason="PyTorch is in the torch extra")
+    model = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.BatchNorm2d(4))
+    optimiser = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    model(torch.randn(2, 3, 8, 8)).sum().backward()
+    optimiser.step()
+    shared = torch.arange(24.0)
+    saved = {
+        "epoch": 3,
+        "state_dict": model.state_dict(),
+        "optimizer": optimiser.state_dict(),
+        "parameter": torch.nn.Parameter(torch.ones(2)),
+        "transposed": shared.reshape(4, 6).T,
+        "part": shared[5:9],
+        "empty": torch.zeros(0, 3),
+        "scalar": torch.tensor(7),
+        "shape": torch.Size([1, 2]),
+        "dtypes": [
+            torch.arange(4).to(dtype)
+            for dtype in (
+                torch.float64,
+                torch.float16,
+                torch.bfloat16,
+                torch.int32,
+                torch.int16,
+                torch.int8,
+                torch.uint8,
+                torch.bool,
+            )
+        ],
+    }
+    path = tmp_path / "checkpoint.pth.tar"
+    torch.save(saved, path, _use_new_zipfile_serialization=zipped)
+    read = read_torch_file(path)
+    assert set(read) == set(saved)
+    assert (read["epoch"], read["shape"]) == (3, (1, 2))
+    for name, tensor in saved["state_dict"].items():
+        np.testing.assert_array_equal(read["state_dict"][name], tensor.numpy())
+        assert read["state_dict"][name].dtype == tensor.numpy().dtype
+    momentum = read["optimizer"]["state"][0]["momentum_buffer"]
+    np.testing.assert_array_equal(
+        momentum, optimiser.state_dict()["state"][0]["momentum_buffer"]
+    )
+    for key in ("transposed", "part", "empty", "scalar"):
+        np.testing.assert_array_equal(read[key], saved[key].numpy())
+    np.testing.assert_array_equal(read["parameter"], [1, 1])
+    for array, tensor in zip(read["dtypes"], saved["dtypes"]):
+        np.testing.assert_array_equal(array.astype(float), tensor.double().numpy())
+    assert read["dtypes"][2].dtype == tf.bfloat16.as_numpy_dtype
+
+
+class Payload:
+    """Unpickling it in Python's way makes a file, by any of several functions."""
+
+    def __init__(self, function, *arguments):
+        self.call = function, arguments
+
+    def __reduce__(self):
+        return self.call
+
+
+def as_archive(path, data, members=()):
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("archive/data.pkl", data)
+        for name, content in members:
+            archive.writestr(f"archive/{name}", content)
+    return path
+
+
+def as_legacy(path, *pickles):
+    path.write_bytes(b"".join(pickle.dumps(value, 2) for value in LEGACY + pickles))
+    return path
+
+
+@pytest.mark.parametrize("container", ["zip", "legacy", "bare"])
+@pytest.mark.parametrize("function", ["system", "eval", "mkdir", "nested"])
+def test_malicious_pickle_is_refused_and_does_not_run(tmp_path, container, function):
+    witness = tmp_path / "witness"
+    payload = {
+        "system": Payload(os.system, f"touch {witness}"),
+        "eval": Payload(eval, f"__import__('os').mkdir({str(witness)!r})"),
+        "mkdir": Payload(os.mkdir, str(witness)),
+        "nested": {"state_dict": {"a": [Payload(os.mkdir, str(witness))]}},
+    }[function]
+    path = tmp_path / "evil.pth.tar"
+    if container == "zip":
+        as_archive(path, pickle.dumps(payload))
+    elif container == "legacy":
+        as_legacy(path, payload, [])
+    else:
+        path.write_bytes(pickle.dumps(payload))
+    with pytest.raises(InterchangeError, match="asks for .*, and to give it") as caught:
+        load_checkpoint(path)
+    assert "\n" not in str(caught.value)
+    assert not witness.exists()
+    if container == "bare":  # the same bytes do run where nothing guards them
+        pickle.loads(path.read_bytes())
+        assert witness.exists()
+
+
+@pytest.mark.parametrize(
+    "module, name",
+    [
+        ("torch", "load"),
+        ("torch._utils", "_rebuild_tensor"),
+        ("collections", "Counter"),
+        ("builtins", "getattr"),
+        ("moco_tf.interchange.torch_files", "_Function"),
+    ],
+)
+def test_no_name_outside_the_fixed_few_is_looked_up(tmp_path, module, name):
+    stream = f"c{module}\n{name}\n.".encode()
+    with pytest.raises(InterchangeError, match=f"asks for {module}.{name}"):
+        read_torch_file(as_archive(tmp_path / "a.pth", b"\x80\x02" + stream))
+
+
+def test_known_functions_cannot_be_altered_by_a_pickle(tmp_path):
+    # BUILD with a slot state would set an attribute of the function itself.
+    known = b"\x80\x02ctorch._utils\n_rebuild_parameter\n"
+    for state in ((None, {"_function": 1}), {"_function": 1}):
+        stream = known + pickle.dumps(state, 2)[2:-1] + b"b."
+        with pytest.raises(InterchangeError, match="cannot be read as a torch"):
+            read_torch_file(as_archive(tmp_path / "a.pth", stream))
+
+
+def pickled_tensor(count, offset, shape, strides):
+    """What torch pickles for a float32 tensor in a storage of `count` numbers."""
+
+    def item(value):
+        return pickle.dumps(value, 2)[2:-1]
+
+    storage = item("storage") + b"ctorch\nFloatStorage\n" + item("0") + item("cpu")
+    storage = b"(" + storage + item(count) + b"tQ"
+    place = item(offset) + item(shape) + item(strides) + item(False)
+    return b"\x80\x02ctorch._utils\n_rebuild_tensor_v2\n(" + storage + place + b"tR."
+
+
+@pytest.mark.parametrize(
+    "offset, shape, strides",
+    [
+        (0, (5,), (1,)),
+        (2, (3,), (1,)),
+        (-1, (2,), (1,)),
+        (0, (2, 2), (3, 1)),
+        (0, (1000000, 1000000), (0, 0)),
+        (0, (2,), (-1,)),
+        (0, (2, 2), (1,)),
+    ],
+)
+def test_tensor_that_reaches_outside_its_storage_is_refused(
+    tmp_path, offset, shape, strides
+):
+    members = [("data/0", np.arange(4, dtype=np.float32).tobytes())]
+    sound = pickled_tensor(4, 1, (3,), (1,))
+    path = as_archive(tmp_path / "a.pth", sound, members)
+    np.testing.assert_array_equal(read_torch_file(path), [1, 2, 3])
+    data = pickled_tensor(4, offset, shape, strides)
+    with pytest.raises(InterchangeError, match="cannot be read as a torch"):
+        read_torch_file(as_archive(path, data, members))
+
+
+def test_storage_of_another_size_than_its_file_is_refused(tmp_path):
+    data = pickled_tensor(1000, 0, (2,), (1,))
+    members = [("data/0", bytes(16))]
+    with pytest.raises(InterchangeError, match="cannot be read as a torch"):
+        read_torch_file(as_archive(tmp_path / "a.pth", data, members))
+
+
+@pytest.mark.parametrize("zipped", [True, False], ids=["zip", "legacy"])
+def test_truncated_checkpoint_is_refused_wherever_it_is_cut(tmp_path, zipped):
+    saved = {"state_dict": to_torch_state_dict(tiny())}
+    whole = write_torch(saved, tmp_path / "whole.pth", zipped).read_bytes()
+    path = tmp_path / "cut.pth.tar"
+    for share in (0, 0.001, 0.1, 0.5, 0.9, 0.999):
+        path.write_bytes(whole[: int(share * len(whole))])
+        with pytest.raises(InterchangeError, match="cut.pth.tar cannot be read"):
+            load_checkpoint(path)
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".safetensors", ".pth"])
+def test_other_files_by_a_checkpoints_name_are_refused(tmp_path, suffix):
+    path = tmp_path / f"file{suffix}"
+    for content in (b"", b"not a checkpoint", b"PK\x03\x04" + bytes(50)):
+        path.write_bytes(content)
+        with pytest.raises(InterchangeError, match=f"file{suffix} cannot be read"):
+            load_checkpoint(path)
+
+
+@pytest.mark.parametrize("zipped", [True, False], ids=["zip", "legacy"])
+@pytest.mark.parametrize("version", ["v1", "v2"])
+def test_official_moco_gives_its_query_backbone(golden, tmp_path, version, zipped):
+    record = np.load(golden / f"init_{version}.npz")
+    state = {f"module.{n[len('init/') :]}": record[n] for n in record.files}
+    saved = {"epoch": 200, "arch": "resnet50", "state_dict": state}
+    checkpoint = load_checkpoint(write_torch(saved, tmp_path / "m.pth.tar", zipped))
+    assert checkpoint.kind == "MoCo v1 or v2"
+    assert checkpoint.epochs == 200
+    assert checkpoint.encoder.depths == (1, 1, 1, 1)
+    assert (checkpoint.encoder.width, checkpoint.encoder.stem) == (8, "imagenet")
+    loaded = to_torch_state_dict(checkpoint.encoder)
+    for name, array in loaded.items():
+        if not name.endswith("num_batches_tracked"):
+            expected = state[f"module.encoder_q.{name}"].astype(np.float32)
+            np.testing.assert_array_equal(array, expected)
+    heads = {"v1": 2, "v2": 4}[version]
+    assert len(checkpoint.left_out) == len(state) - len(loaded)
+    assert sum(name.startswith("encoder_q.fc") for name in checkpoint.left_out) == heads
+    assert {"queue", "queue_ptr"} <= set(checkpoint.left_out)
+
+
+def moco_v3_state(encoder, head):
+    state = to_torch_state_dict(encoder)
+    ones = {f"{head}.0.weight": np.ones((4, 4)), f"{head}.1.running_var": np.ones(4)}
+    other = with_prefix(
+        "momentum_encoder.", {n: np.asarray(a + 1) for n, a in state.items()}
+    )
+    predictor = {"predictor.0.weight": np.ones((4, 4))}
+    base = with_prefix("base_encoder.", {**state, **ones})
+    return with_prefix("module.", {**base, **other, **predictor})
+
+
+def test_moco_v3_gives_its_base_encoder(tmp_path):
+    expected = tiny()
+    saved = {"epoch": 100, "state_dict": moco_v3_state(expected, "fc")}
+    checkpoint = load_checkpoint(write_torch(saved, tmp_path / "v3.pth.tar"))
+    assert (checkpoint.kind, checkpoint.epochs) == ("MoCo v3", 100)
+    assert_loaded(checkpoint.encoder, expected)
+
+
+def test_vit_of_moco_v3_has_twelve_heads_at_small_width(tmp_path):
+    expected = vit(width=384, depth=1, heads=12)
+    saved = {"state_dict": moco_v3_state(expected, "head")}
+    checkpoint = load_checkpoint(write_torch(saved, tmp_path / "vit.pth.tar"))
+    assert_loaded(checkpoint.encoder, expected)
+    assert checkpoint.encoder.heads == 12
+
+
+def test_vit_in_timms_names_is_built_from_its_shapes(tmp_path):
+    expected = vit(width=12, depth=2, heads=3, channels=2)
+    path = tmp_path / "vit.safetensors"
+    state = {**to_torch_state_dict(expected), "head.weight": np.ones((10, 12))}
+    safetensors.numpy.save_file(state, path)
+    encoder = load_checkpoint(path, heads=3).encoder
+    assert_loaded(encoder, expected)
+    images = tf.random.normal((2, 16, 16, 2))
+    np.testing.assert_array_equal(encoder(images), expected(images))
+    assert load_checkpoint(path).encoder.heads == 1
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"depths": (2, 2, 2, 2), "block": "basic", "width": 4, "name": "resnet18"},
+        {"depths": (1, 2, 1, 3), "block": "bottleneck", "width": 2, "channels": 5},
+        {"depths": (1, 1, 1, 1), "block": "basic", "width": 3, "stem": "cifar"},
+    ],
+)
+@pytest.mark.parametrize("classifier", [True, False])
+def test_any_resnet_is_built_from_its_shapes(tmp_path, suffix, arguments, classifier):
+    expected = perturbed(ResNet(**{"name": "resnet", **arguments}))
+    state = to_torch_state_dict(expected)
+    if classifier:
+        state["fc.weight"] = np.ones((10, 8), np.float32)
+        state["fc.bias"] = np.ones(10, np.float32)
+    path = tmp_path / f"weights{suffix}"
+    if suffix == ".pth":
+        write_torch(state, path)
+    else:
+        safetensors.numpy.save_file(state, path)
+    checkpoint = load_checkpoint(path)
+    assert_loaded(checkpoint.encoder, expected)
+    assert checkpoint.encoder.get_config() == expected.get_config()
+    classifier_names = {"fc.weight", "fc.bias"} if classifier else set()
+    assert set(checkpoint.left_out) == classifier_names
+
+
+def tf1_variables(encoder):
+    """The port's variables for an encoder, written down layer by layer."""
+    variables = {}
+
+    def convolution(layer, conv, norm):
+        kernel = encoder.get_layer(conv).kernel.numpy()
+        if layer == "conv0":
+            kernel = kernel[:, :, ::-1]  # blue comes first there
+        bn = encoder.get_layer(norm)
+        variables[f"{layer}/W:0"] = kernel
+        variables[f"{layer}_bn/gamma:0"] = bn.gamma.numpy()
+        variables[f"{layer}_bn/beta:0"] = bn.beta.numpy()
+        variables[f"{layer}_bn/mean/EMA:0"] = bn.moving_mean.numpy()
+        variables[f"{layer}_bn/variance/EMA:0"] = bn.moving_variance.numpy()
+
+    convolution("conv0", "conv1", "bn1")
+    for group, depth in enumerate(encoder.depths):
+        for block in range(depth):
+            here, there = f"group{group}/block{block}", f"layer{group + 1}_{block}"
+            for number in (1, 2, 3):
+                names = f"{there}_conv{number}", f"{there}_bn{number}"
+                convolution(f"{here}/conv{number}", *names)
+            if block == 0:
+                names = f"{there}_downsample_0", f"{there}_downsample_1"
+                convolution(f"{here}/convshortcut", *names)
+    return variables
+
+
+def test_tensorflow_1_port_gives_the_same_features_from_rgb(tmp_path):
+    expected = perturbed(ResNet((1, 2, 1, 1), "bottleneck", 2))
+    variables = tf1_variables(expected)
+    others = {f"momentum_encoder/{name}": a + 1 for name, a in variables.items()}
+    others |= {"linear0_128/W:0": np.ones((64, 128)), "queue:0": np.ones((8, 128))}
+    others["conv0/W/Momentum:0"] = variables["conv0/W:0"]
+    np.savez(tmp_path / "moco.npz", **variables, **others)
+    checkpoint = load_checkpoint(tmp_path / "moco.npz")
+    assert checkpoint.kind == "TensorFlow 1 port"
+    assert set(checkpoint.left_out) == set(others)
+    images = tf.random.normal((2, 40, 40, 3))
+    np.testing.assert_allclose(
+        checkpoint.encoder(images), expected(images), rtol=1e-4, atol=1e-5
+    )
+    # Its batch norm has another epsilon, which the running variance takes over.
+    variance = checkpoint.encoder.get_layer("bn1").moving_variance.numpy()
+    original = variables["conv0_bn/variance/EMA:0"]
+    np.testing.assert_array_equal(variance, original + np.float32(1e-8))
+
+
+def test_pickled_arrays_in_an_npz_are_refused(tmp_path):
+    np.savez(tmp_path / "a.npz", x=np.array([Payload(os.getcwd)], dtype=object))
+    with pytest.raises(InterchangeError, match="cannot be read as an .npz of plain"):
+        load_checkpoint(tmp_path / "a.npz")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            lambda s: s.update({"layer2.0.extra.weight": np.ones(3, np.float32)}),
+            "1 unexpected: layer2.0.extra.weight",
+        ),
+        (lambda s: s.pop("layer3.0.bn2.bias"), "1 missing: layer3.0.bn2.bias"),
+        (
+            lambda s: s.update({"layer4.0.conv1.weight": np.ones((9, 9, 3, 3))}),
+            r"layer4.0.conv1.weight \(9, 9, 3, 3\) instead of \(32, 16, 3, 3\)",
+        ),
+        (lambda s: s.pop("conv1.weight"), "no ResNet in torchvision's names"),
+        (
+            lambda s: [s.pop(n) for n in list(s) if n.startswith("layer4")],
+            "no ResNet in torchvision's names",
+        ),
+        (
+            lambda s: s.update({"conv1.weight": np.ones((4, 3, 5, 5))}),
+            "conv1.weight is 5x5",
+        ),
+        (lambda s: s.clear(), "no ResNet .* but nothing"),
+    ],
+)
+def test_state_that_is_no_such_resnet_is_explained(tmp_path, change, message):
+    state = to_torch_state_dict(tiny())
+    change(state)
+    safetensors.numpy.save_file(state, tmp_path / "weights.safetensors")
+    with pytest.raises(InterchangeError, match=message) as caught:
+        load_checkpoint(tmp_path / "weights.safetensors")
+    assert "weights.safetensors" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda s: s.pop("pos_embed"), "no square grid"),
+        (lambda s: s.update(pos_embed=np.ones((1, 4, 12))), "pos_embed has 3 places"),
+        (lambda s: s.pop("blocks.0.attn.qkv.bias"), "1 missing: blocks.0.attn.qkv"),
+        (lambda s: s.update(dist_token=np.ones(3)), "1 unexpected: dist_token"),
+    ],
+)
+def test_state_that_is_no_such_vit_is_explained(tmp_path, change, message):
+    state = to_torch_state_dict(vit(width=12, depth=1, heads=3))
+    change(state)
+    safetensors.numpy.save_file(state, tmp_path / "weights.safetensors")
+    with pytest.raises(InterchangeError, match=message):
+        load_checkpoint(tmp_path / "weights.safetensors", heads=3)
+
+
+def test_checkpoint_without_tensors_is_explained(tmp_path):
+    for saved in ({"epoch": 3}, {"state_dict": [1, 2]}, [1, 2], {"model": {1: "a"}}):
+        path = as_archive(tmp_path / "a.pth", pickle.dumps(saved))
+        with pytest.raises(InterchangeError, match="no (state dict|ResNet)"):
+            load_checkpoint(path)
+    with pytest.raises(InterchangeError, match="is not a file"):
+        load_checkpoint(tmp_path)

@@ -1,0 +1,73 @@
+"""A tiny encoder and batches of two views, for tests of the methods."""
+
+import numpy as np
+import tensorflow as tf
+from tensorflow import keras
+
+import moco_tf
+from moco_tf.data.glyphs import draw_glyphs
+
+
+def small_encoder():
+    """One convolution with batch norm; a ResNet takes long to trace on 8 replicas."""
+    dtype = keras.mixed_precision.global_policy().variable_dtype
+    images = keras.Input((None, None, 3), dtype=dtype)
+    x = keras.layers.Conv2D(12, 5, 2, use_bias=False, name="conv1")(images)
+    x = moco_tf.encoders.BatchNormalization(name="bn1")(x)
+    x = keras.layers.ReLU()(x)
+    x = keras.layers.GlobalAveragePooling2D(dtype=dtype)(x)
+    return keras.Model(images, x)
+
+
+def noise_batches(steps=2, count=16, size=12, seed=0, shuffled=True):
+    """Batches of two unrelated noise views, the keys permuted."""
+    random = np.random.default_rng(seed)
+    images = random.normal(size=(2, steps, count, size, size, 3)).astype(np.float32)
+    order = random.permutation if shuffled else np.arange
+    return tf.data.Dataset.from_tensor_slices(
+        {
+            "query": images[0],
+            "key": images[1],
+            "position": np.stack([order(count) for _ in range(steps)]).astype(np.int32),
+            "id": np.arange(steps * count).reshape(steps, count),
+        }
+    )
+
+
+def glyph_batches(steps, count=32, seed=0):
+    """Batches of two crops of 24 x 24 pixels of the first `count` glyphs, permuted."""
+    images = draw_glyphs("test")[0][:count].astype(np.float32) / 128 - 1
+    random = np.random.default_rng(seed)
+
+    def crops():
+        corners = random.integers(0, 9, (count, 2))
+        return np.stack(
+            [x[i : i + 24, j : j + 24] for x, (i, j) in zip(images, corners)]
+        )
+
+    batches = []
+    for _ in range(steps):
+        position = random.permutation(count).astype(np.int32)
+        ids = np.arange(count)
+        batches.append(
+            {"query": crops(), "key": crops()[position], "position": position}
+            | {"id": ids}
+        )
+    stacked = {key: np.stack([b[key] for b in batches]) for key in batches[0]}
+    return tf.data.Dataset.from_tensor_slices(stacked)
+
+
+def central_differences(function, *arrays, step=1e-6):
+    """Gradient of a scalar function of arrays, one entry at a time."""
+    gradients = []
+    for array in arrays:
+        gradient = np.zeros_like(array)
+        for index in np.ndindex(array.shape):
+            kept = array[index]
+            array[index] = kept + step
+            above = function(*arrays)
+            array[index] = kept - step
+            gradient[index] = (above - function(*arrays)) / (2 * step)
+            array[index] = kept
+        gradients.append(gradient)
+    return gradients
