@@ -1,4 +1,4 @@
-"""moco_tf: momentum-contrast pretraining (MoCo v1 and v2) for TensorFlow."""
+"""moco_tf: momentum-contrast pretraining (MoCo v1 to v3) for TensorFlow."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ _MODULES = (
     "methods",
     "optimizers",
     "pretrain",
+    "protocols",
     "report",
 )
 

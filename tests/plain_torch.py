@@ -61,18 +61,15 @@ class PlainBlock(nn.Module):
 
 
 class PlainConvNet(nn.Module):
-    """The counterpart of `tiny.small_encoder`."""
+    """One convolution with batch norm."""
 
-    def __init__(self):
+    def __init__(self, width):
         super().__init__()
-        self.conv1 = nn.Conv2d(3, 6, 3, 2, bias=False)
-        self.bn1 = nn.BatchNorm2d(6)
-        self.conv2 = nn.Conv2d(6, 10, 3, 2, bias=False)
-        self.bn2 = nn.BatchNorm2d(10)
+        self.conv1 = nn.Conv2d(3, width, 5, 2, bias=False)
+        self.bn1 = nn.BatchNorm2d(width)
 
     def forward(self, images):
-        x = self.bn1(self.conv1(images)).relu()
-        return self.bn2(self.conv2(x)).relu().mean((2, 3))
+        return self.bn1(self.conv1(images)).relu().mean((2, 3))
 
 
 def plain_mlp(sizes, last_batch_norm):

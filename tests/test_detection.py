@@ -133,6 +133,10 @@ def test_joined_sources_count_on_and_need_the_same_classes(voc, tmp_path):
     both = joined(train, test)
     ids = [element["id"] for element in both.dataset.as_numpy_iterator()]
     assert ids == list(range(18)) and both.num_examples == 18
+    # A source that only streams is shuffled and trained on as well.
+    batches = list(views(both, batch_size=6).take(3).as_numpy_iterator())
+    count = sum((batch["classes"] >= 0).sum() for batch in batches)
+    assert count > 18 * 0.7
     make_voc(tmp_path / "other", 1, 1)
     for path in (tmp_path / "other" / "Annotations").iterdir():
         path.write_text(annotation([("tree", (0, 0, 9, 9))]))

@@ -296,6 +296,7 @@ def words(saved, out, *more):
 def test_command_writes_results_of_encoder_and_control(saved, tmp_path, capsys):
     out = tmp_path / "out"
     more = "--fraction=0.5", "--learning_rates=[0.1,0.01]", "--head_multipliers=[1]"
+    more = (*more, "--precision=mixed_bfloat16")
     assert evaluate.main(words(saved, out, *more)) == 0
     document = json.loads((out / "results.json").read_text())
     assert document["protocol"] == "finetune_50pct"

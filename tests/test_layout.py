@@ -5,12 +5,14 @@ import pathlib
 
 PACKAGE = pathlib.Path(__file__).resolve().parents[1] / "moco_tf"
 TIERS = (
-    ("config", "distribution", "optimizers", "data", "augment", "encoders"),
+    ("config", "log", "distribution", "optimizers", "data", "augment", "encoders"),
     ("contrast",),
-    ("evaluation", "interchange", "methods"),
+    ("interchange", "methods"),
+    ("evaluation",),
     ("report",),
     ("callbacks",),
-    ("pretrain",),
+    ("pretrain", "protocols"),
+    ("sweep",),
 )
 TIER = {name: tier for tier, names in enumerate(TIERS) for name in names}
 

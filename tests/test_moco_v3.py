@@ -44,7 +44,7 @@ class PlainMoCoV3:
 
     def __init__(self, plain, model, is_vit):
         self.plain, self.is_vit, self.velocities = plain, is_vit, {}
-        sizes = (8, 12, 12, 6) if is_vit else (10, 12, 6)
+        sizes = (8, 12, 12, 6) if is_vit else (12, 12, 6)
         self.query, self.key = (
             self._encoder(sizes, encoder)
             for encoder in (model.query_encoder, model.key_encoder)
@@ -64,7 +64,7 @@ class PlainMoCoV3:
 
     def _encoder(self, sizes, ours):
         backbone = self.plain.PlainViT(**TINY) if self.is_vit else None
-        backbone = backbone or self.plain.PlainConvNet()
+        backbone = backbone or self.plain.PlainConvNet(12)
         head = self.plain.plain_mlp(sizes, last_batch_norm=True)
         backbone.add_module("head" if self.is_vit else "fc", head)
         return self._load(backbone, ours)

@@ -18,9 +18,10 @@ class MemoryBank(ContrastiveModel):
     """Each image against its own slot in a bank of all images and slots of others.
 
     The bank remembers an embedding of every training image from when it was last
-    seen. InfoNCE stands where the original has NCE, as in the MoCo paper's comparison;
-    and the negatives are drawn once a step for all queries, not for each query: the
-    original's draw would gather batch x count x dim numbers. Effect not measured.
+    seen. Three departures from the original, effects not measured: InfoNCE stands for
+    NCE, as in the MoCo paper's comparison; the negatives are drawn once a step for all
+    queries, since a draw for each would gather batch x count x dim numbers; and where
+    a query's own slot, its positive, is drawn, it is not counted as a negative too.
 
     Args:
         encoder: the backbone, images -> (N, F), or a KerasCV backbone, whose
@@ -87,7 +88,6 @@ class MemoryBank(ContrastiveModel):
         )
         self.bank = SlotBank(num_examples, dim, slot_momentum, seed, self.variable_type)
         self.recent = KeyQueue(RECENT, dim, self.variable_type)
-        self._add_means("false_negative_rate")
 
     def negatives(self, batch_size: int) -> int:
         """The slots drawn, whatever the batch."""
@@ -104,22 +104,22 @@ class MemoryBank(ContrastiveModel):
         own = self.bank.read(views.id)
         with tf.GradientTape() as tape:
             query = self._encode(views)
-            result, logs = self._contrast(query, own, views)
+            result = self._contrast(query, own, views)
             distance = tf.reduce_sum(tf.math.squared_difference(query, own), axis=1)
             loss = self.scaled(result.loss + self.proximal * distance)
         self.descend(tape, loss, self.trained_variables)
         ids, embeddings = gather(views.id), gather(query)
         self.bank.update(ids, embeddings)
         self.keep_recent(embeddings, ids)
-        return self.record_contrast(result, **logs)
+        return self.record_contrast(result)
 
     def test_step(self, batch: dict) -> dict[str, tf.Tensor]:
         """The loss of a batch of training images; nothing moves."""
         views = self.views(batch)
         self._check_ids(batch)
         query = self._encode(views, training=False)
-        result, logs = self._contrast(query, self.bank.read(views.id), views)
-        return self.record_contrast(result, **logs)
+        own = self.bank.read(views.id)
+        return self.record_contrast(self._contrast(query, own, views))
 
     def _encode(self, views, training=True):
         return unit_rows(
@@ -128,9 +128,8 @@ class MemoryBank(ContrastiveModel):
 
     def _contrast(self, query, own, views):
         drawn = self.bank.draw(self.num_negatives, self.optimizer.iterations)
-        result = contrast(query, own, self.bank.read(drawn), self.temperature)
-        same = tf.cast(views.id[:, None] == drawn[None, :], tf.float32)
-        return result, {"false_negative_rate": tf.reduce_mean(same)}
+        negatives, is_own = self.bank.read(drawn), views.id[:, None] == drawn[None, :]
+        return contrast(query, own, negatives, self.temperature, masked=is_own)
 
     def _check_ids(self, batch):
         if "id" not in batch:

@@ -129,13 +129,16 @@ class MoCoV3(ContrastiveModel):
             self.query_encoder.trainable_variables,
             tf.cast(momentum, self.variable_type),
         )
-        keys = self._keys(second), self._keys(first)
+        first_keys, second_keys = self._keys(first), self._keys(second)
         with tf.GradientTape() as tape:
-            results = self._contrast(first, keys[1]), self._contrast(second, keys[0])
+            results = (
+                self._contrast(first, second_keys),
+                self._contrast(second, first_keys),
+            )
             loss = tf.add_n([self.scaled(result.loss) for result in results])
             loss *= 2 * self.temperature
         self.descend(tape, loss, self.trained_variables)
-        self.keep_recent(keys[1], in_order(first.id, first.order))
+        self.keep_recent(second_keys, in_order(first.id, first.order))
         return self.record_contrast(*results, key_momentum=momentum)
 
     def test_step(self, batch: dict) -> dict[str, tf.Tensor]:

@@ -64,5 +64,7 @@ def unit_rows(projections: tf.Tensor) -> tf.Tensor:
 def own_positions(count: tf.Tensor) -> tf.Tensor:
     """Where a replica's `count` rows are in a global batch in the replicas' order."""
     context = tf.distribute.get_replica_context()
+    if context is None:  # a whole batch, looked at outside of training
+        return tf.range(count)
     start = tf.convert_to_tensor(context.replica_id_in_sync_group) * count
     return start + tf.range(count)

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from matplotlib.figure import Figure
 
 from moco_tf.config import ConfigError
+from moco_tf.config.reader import plain
 from moco_tf.interchange import Pretrained
 
 
@@ -90,7 +91,7 @@ def conclude(
         "warning": outcome.warning,
         **outcome.facts,
         "encoder": {**pretrained.provenance, "weights": pretrained.digest},
-        "settings": dataclasses.asdict(settings),
+        "settings": plain(dataclasses.asdict(settings)),
     }
     write_results(folder, document, outcome.rows, outcome.pictures)
     print(outcome.table)

@@ -1,0 +1,134 @@
+"""Sweeps: every row with every seed, once, and a table beside the paper's figures."""
+
+import csv
+import json
+import pathlib
+
+import pytest
+
+from moco_tf.config import ConfigError, dump, load_config
+from moco_tf.config.protocols import Tables
+from moco_tf.config.sweep import dump_sweep, load_sweep, parse_sweep
+from moco_tf.protocols import tables
+from moco_tf.sweep import is_finished, run_sweep
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+SWEEP = """
+name: heads
+title: Two heads
+source: a paper
+seeds: [0, 3]
+overrides: [train.epochs=1, method.dim=16]
+rows:
+  - {name: mlp, published: 66.2}
+  - {name: linear, overrides: [method.projection=linear, method.dim=8]}
+"""
+
+
+@pytest.fixture
+def file(tmp_path):
+    path = tmp_path / "heads.yaml"
+    path.write_text(SWEEP)
+    return path
+
+
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / "configs/sweeps").glob("*.yaml")), ids=lambda path: path.stem
+)
+def test_every_sweep_of_the_project_resolves(path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    runs = load_sweep(path).runs()
+    assert len({config.run_dir for _, config in runs}) == len(runs) > 1
+    assert all(config.monitor.every for _, config in runs)
+
+
+def test_rows_override_the_sweep_and_seeds_go_round_last(file, tmp_path):
+    runs = load_sweep(file, ["--runs_dir=" + str(tmp_path)]).runs()
+    assert [config.name for _, config in runs] == [
+        "mlp-seed0", "linear-seed0", "mlp-seed3", "linear-seed3",
+    ]  # fmt: skip
+    assert [config.method.dim for _, config in runs] == [16, 8, 16, 8]
+    assert [config.seed for _, config in runs] == [0, 0, 3, 3]
+    assert runs[0][1].run_dir == tmp_path / "heads" / "mlp-seed0"
+
+
+def test_sweep_survives_being_written(file, tmp_path):
+    sweep = load_sweep(file, ["train.batch_size=64"])
+    copy = tmp_path / "copy.yaml"
+    copy.write_text(dump_sweep(sweep))
+    assert load_sweep(copy) == sweep
+
+
+@pytest.mark.parametrize(
+    "old, new, sentence",
+    [
+        ("rows:", "lines:", "lines in sweep .* is not a known key; use name, title"),
+        ("title: Two heads", "", "has no title"),
+        ("seeds: [0, 3]", "seeds: 3", r"seeds=3 .* use for instance \[0, 1, 2\]"),
+        ("name: linear", "name: mlp", "two rows named mlp"),
+        ("dim=8", "dimm=8", "row linear of sweep heads: .*dimm.*not a known key"),
+        ("[method.projection=linear, method.dim=8]", "8", "must be a list of key=val"),
+    ],
+)
+def test_mistake_in_a_sweep_is_one_sentence(file, old, new, sentence):
+    file.write_text(SWEEP.replace(old, new))
+    with pytest.raises(ConfigError, match=sentence) as caught:
+        load_sweep(file).runs()
+    assert "\n" not in str(caught.value)
+
+
+def test_flags_of_single_runs_are_refused(file):
+    for word in ("--config=configs/demo.yaml", "--resume=runs/demo", "--seed=3"):
+        with pytest.raises(ConfigError, match="sweep"):
+            parse_sweep(["--sweep", str(file), word])
+
+
+def finish(config, linear):
+    (config.run_dir / "report").mkdir(parents=True)
+    (config.run_dir / "config.yaml").write_text(dump(config))
+    summary = {"trained": {"knn": 0.5, "linear": linear}}
+    (config.run_dir / "report" / "summary.json").write_text(json.dumps(summary))
+
+
+def test_table_has_mean_spread_and_published_figures(file, tmp_path, capsys):
+    sweep = load_sweep(file, [f"runs_dir={tmp_path}"])
+    for (_, config), linear in zip(sweep.runs(), (0.60, 0.50, 0.64)):
+        finish(config, linear)
+    folder = tmp_path / "heads"
+    (folder / "sweep.yaml").write_text(dump_sweep(sweep))
+    tables.run(Tables(), [folder])
+    with open(folder / "table" / "results.csv") as rows:
+        mlp, linear = csv.DictReader(rows)
+    assert float(mlp["mean"]) == pytest.approx(0.62)
+    assert float(mlp["std"]) == pytest.approx(0.02 * 2**0.5)
+    assert (mlp["published"], linear["published"]) == ("0.662", "")
+    assert (linear["runs"], linear["std"]) == ("1", "")  # its other run is not finished
+    assert (folder / "table" / "table.png").stat().st_size > 0
+    shown = capsys.readouterr().out
+    assert "62.0 ± 2.8" in shown and "66.2" in shown and "a paper" in shown
+
+
+def test_table_of_what_is_no_sweep_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match="holds no sweep.yaml"):
+        tables.run(Tables(), [tmp_path])
+
+
+def test_finished_run_is_not_repeated(file, tmp_path, capfd):
+    small = [
+        f"runs_dir={tmp_path}", "encoder.width=4", "data.image_size=16",
+        "method.queue_size=64", "train.batch_size=32", "train.steps_per_epoch=1",
+        "monitor.max_train=100", "monitor.max_test=20", "monitor.knn_k=5",
+        "monitor.linear=false",
+    ]  # fmt: skip
+    file.write_text(SWEEP.replace("[0, 3]", "[0]"))
+    sweep = load_sweep(file, small)
+    (_, first), (_, second) = sweep.runs()
+    finish(first, 0.5)
+    folder = run_sweep(sweep)
+    assert capfd.readouterr().out.count("finished before") == 1
+    assert is_finished(second)
+    assert load_sweep(folder / "sweep.yaml") == sweep
+    made = (second.run_dir / "history.csv").stat().st_mtime_ns
+    run_sweep(sweep)
+    assert (second.run_dir / "history.csv").stat().st_mtime_ns == made
+    assert load_config(second.run_dir / "config.yaml").method.projection == "linear"
