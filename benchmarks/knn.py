@@ -1,11 +1,12 @@
-"""Time and memory of the kNN vote: `python benchmarks/knn.py [--train N] [--csv F]`.
+"""Time and memory of the kNN vote: `python benchmarks/knn.py [--train N] [--csv FILE]`.
 
-Random unit features, in one pass over k = 10, 20, 100, 200 and three temperatures. Each
-way of taking the k nearest runs in a process of its own, so that its peak of resident
-memory is its own: `groups` is what `moco_tf.evaluation` does, `top_k` and `argpartition`
-are what it would be with tf.math.top_k or numpy.argpartition on whole rows. `sorted`
-orders the training images so that similarities rise along a row, as they may where a set
-comes sorted by class.
+Random features, in one pass over k = 10, 20, 100, 200 and three temperatures. Each way
+of taking the k nearest runs in a process of its own, whose peak of resident memory is
+then its own: `groups` is what `moco_tf.evaluation` does; `top_k` and `argpartition` are
+what it would be with tf.math.top_k or numpy.argpartition on whole rows. `sorted` orders
+the training images so that similarities rise along a row, as they may where a set comes
+sorted by class. On a machine with other work, the processor's seconds divided by the
+number of processors say more than the wall's.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ import sys
 import time
 
 WAYS = ("groups", "top_k", "argpartition")
-FIELDS = ("way", "order", "train", "test", "dim", "cpus", "seconds", "peak_growth_mib")
+SIZES = ("train", "test", "dim")
+MEASURED = ("wall_seconds", "cpu_seconds", "peak_growth_mib")
 
 
 def main() -> None:
@@ -36,29 +38,28 @@ def main() -> None:
         print("measured", *measure(options))
         return
     rows = []
-    sizes = [f"--{key}={getattr(options, key)}" for key in ("train", "test", "dim")]
+    sizes = {key: getattr(options, key) for key in SIZES}
     for order in ("random", "sorted"):
         for way in WAYS:
-            words = [sys.executable, __file__, f"--way={way}", *sizes]
+            words = [sys.executable, __file__, f"--way={way}"]
+            words += [f"--{key}={value}" for key, value in sizes.items()]
             words += ["--sorted"] * (order == "sorted")
             environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
             done = subprocess.run(
                 words, stdout=subprocess.PIPE, text=True, check=True, env=environment
             )
-            _, seconds, growth = done.stdout.splitlines()[-1].split()
-            cpus = len(os.sched_getaffinity(0))
-            values = (way, order, options.train, options.test, options.dim, cpus)
-            rows.append(dict(zip(FIELDS, (*values, seconds, growth))))
-            print(f"{way:>14}  {order:<8}{seconds:>8} s{growth:>8} MiB", flush=True)
+            measured = dict(zip(MEASURED, done.stdout.splitlines()[-1].split()[1:]))
+            rows.append({"way": way, "order": order, **sizes, **measured})
+            print(f"{way:>12} {order}: " + "  ".join(map(" ".join, measured.items())))
     if options.csv:
         with open(options.csv, "w", newline="") as file:
-            writer = csv.DictWriter(file, FIELDS)
+            writer = csv.DictWriter(file, list(rows[0]))
             writer.writeheader()
             writer.writerows(rows)
 
 
-def measure(options: argparse.Namespace) -> tuple[str, str]:
-    """Seconds of the vote, and MiB by which resident memory grew at most."""
+def measure(options: argparse.Namespace) -> list[str]:
+    """What `MEASURED` names; the memory is how far the process grew at most."""
     import numpy as np
     import tensorflow as tf
 
@@ -79,11 +80,11 @@ def measure(options: argparse.Namespace) -> tuple[str, str]:
     arguments = ([10, 20, 100, 200], [0.07, 0.1, np.inf])
     knn.knn_predict_all(train[:1000], labels[:1000], test[:10], *arguments)  # warm up
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    start = time.perf_counter()
+    wall, cpu = time.perf_counter(), time.process_time()
     knn.knn_predict_all(train, labels, test, *arguments)
-    seconds = time.perf_counter() - start
+    wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
     growth = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
-    return f"{seconds:.2f}", f"{growth:.0f}"
+    return [f"{wall:.2f}", f"{cpu:.2f}", f"{growth:.0f}"]
 
 
 def _argpartition(similarity, k):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 from collections.abc import Sequence
@@ -67,6 +68,11 @@ def make_strategy(
     return tf.distribute.MirroredStrategy([f"GPU:{i}" for i in range(count)])
 
 
+def worker_index() -> int:
+    """Which worker of TF_CONFIG this process is; 0 where there is only one."""
+    return json.loads(os.environ.get("TF_CONFIG", "{}")).get("task", {}).get("index", 0)
+
+
 def _make_logical_cpus(count: int) -> None:
     cpu = tf.config.list_physical_devices("CPU")[0]
     try:
@@ -91,6 +97,12 @@ def gather(value: tf.Tensor) -> tf.Tensor:
     context = tf.distribute.get_replica_context()
     if context.num_replicas_in_sync == 1:
         return value
+    devices = context.strategy.extended.worker_devices
+    if len(devices) == 1:
+        # A host's only replica: TensorFlow asks where the value is, and a graph
+        # leaves that open.
+        with tf.device(devices[0]):
+            value = tf.identity(value)
     return context.all_gather(value, axis=0)
 
 

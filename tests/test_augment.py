@@ -13,7 +13,13 @@ from moco_tf import augment
 from moco_tf.augment.seeds import fold_in, hash_words, uniforms
 
 GOLDEN = Path(__file__).resolve().parents[1].parent / "shared/golden/augment_ops.npz"
-RECIPES = [augment.moco_v1, augment.moco_v2, augment.cifar]
+RECIPES = [
+    augment.moco_v1,
+    augment.moco_v2,
+    augment.moco_v3,
+    augment.simclr,
+    augment.cifar,
+]
 
 
 @pytest.fixture(scope="module")

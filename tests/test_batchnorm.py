@@ -128,12 +128,15 @@ def test_layer_without_scale_and_centre_has_statistics_only():
 
 
 def test_config_makes_the_same_layer():
-    layer = BatchNormalization(groups=2, momentum=0.8, gamma_initializer="zeros")
+    layer = BatchNormalization(
+        groups=2, sync=True, momentum=0.8, gamma_initializer="zeros"
+    )
     layer.build((None, 4, 4, 3))
     config = keras.saving.serialize_keras_object(layer)
     twin = keras.saving.deserialize_keras_object(config)
     assert type(twin) is BatchNormalization
-    assert (twin.groups, twin.momentum, twin.epsilon) == (2, 0.8, 1e-5)
+    assert (twin.groups, twin.sync, twin.momentum) == (2, True, 0.8)
+    assert twin.epsilon == 1e-5
     assert isinstance(twin.gamma_initializer, keras.initializers.Zeros)
 
 
@@ -203,3 +206,116 @@ def test_two_replicas_equal_two_groups():
     outputs = tf.concat(strategy.experimental_local_results(outputs), 0)
     grouped = BatchNormalization(groups=2)(tf.constant(batch), training=True)
     np.testing.assert_array_equal(outputs, grouped)
+
+
+def over_replicas(replicas, name, batch, weight, **settings):
+    """Outputs, gradients and layers' statistics of one step on a split batch."""
+    strategy = mirrored(replicas)
+    with strategy.scope():
+        layer = BatchNormalization(sync=True, **settings)
+        layer.build((None, *batch.shape[1:]))
+        layer.gamma.assign(np.linspace(0.5, 2.0, batch.shape[-1]))
+    parts = [
+        tf.split(tf.constant(array, layer.compute_dtype), replicas)
+        for array in (batch, weight)
+    ]
+    inputs = [
+        strategy.experimental_distribute_values_from_function(
+            lambda context, part=part: part[context.replica_id_in_sync_group]
+        )
+        for part in parts
+    ]
+
+    @tf.function
+    def step(batch, weight):
+        def on_replica(batch, weight):
+            with tf.GradientTape() as tape:
+                tape.watch(batch)
+                outputs = layer(batch, training=True)
+                loss = tf.reduce_sum(
+                    tf.cast(weight, "float64") * tf.cast(outputs, "float64") ** 2
+                )
+            return outputs, tape.gradient(loss, [batch, layer.gamma, layer.beta])
+
+        return strategy.run(on_replica, args=(batch, weight))
+
+    outputs, (inner, *affine) = step(*inputs)
+    local = strategy.experimental_local_results
+    rows = [tf.concat(local(value), 0).numpy() for value in (outputs, inner)]
+    sums = [np.sum([part.numpy() for part in local(value)], 0) for value in affine]
+    statistics = [
+        [copy.numpy() for copy in local(variable)]
+        for variable in (layer.moving_mean, layer.moving_variance)
+    ]
+    return rows[0], [rows[1], *sums], statistics
+
+
+@pytest.mark.parametrize("replicas", [2, 8])
+@pytest.mark.parametrize("shape", [(16, 3, 3, 3), (16, 3)])
+@pytest.mark.parametrize(
+    ("name", "tolerance"),
+    [("float64", 1e-10), ("float32", 1e-4), ("mixed_bfloat16", 5e-2)],
+)
+def test_sync_over_replicas_equals_one_replica_with_the_whole_batch(
+    policy, name, tolerance, shape, replicas
+):
+    policy(name)
+    batch, weight = images(shape), images(shape, seed=1)
+    outputs, gradients, statistics = over_replicas(replicas, name, batch, weight)
+    whole, whole_gradients, (mean, variance) = over_replicas(1, name, batch, weight)
+    expected, *_ = oracle(batch, 1, np.linspace(0.5, 2.0, 3), 0.0)
+    for got, wanted in zip([outputs, *gradients], [expected, *whole_gradients]):
+        scale = np.abs(np.float64(wanted)).max()
+        np.testing.assert_allclose(
+            np.float64(got), np.float64(wanted), atol=tolerance * scale
+        )
+    np.testing.assert_allclose(
+        np.float64(outputs), np.float64(whole), atol=tolerance * 5
+    )
+    for copies, (alone,) in zip(statistics, (mean, variance)):
+        assert len(copies) == replicas
+        for copy in copies:
+            np.testing.assert_allclose(copy, alone, rtol=tolerance)
+
+
+def test_sync_keeps_a_small_variance_around_a_large_mean(policy):
+    policy("float32")
+    batch = 1000 + 0.1 * images((64, 3))
+    outputs, *_ = over_replicas(2, "float32", batch, np.ones_like(batch))
+    given = np.float64(np.float32(batch))
+    expected, *_ = oracle(given, 1, np.linspace(0.5, 2.0, 3), 0.0)
+    np.testing.assert_allclose(outputs, expected, atol=5e-3)
+
+
+def test_sync_with_groups_joins_the_same_group_of_every_replica(policy):
+    policy("float64")
+    batch = images((8, 3))
+    outputs, *_ = over_replicas(2, "float64", batch, np.ones_like(batch), groups=2)
+    joined = batch[[0, 1, 4, 5, 2, 3, 6, 7]]
+    expected, *_ = oracle(joined, 2, np.linspace(0.5, 2.0, 3), 0.0)
+    np.testing.assert_allclose(outputs[[0, 1, 4, 5, 2, 3, 6, 7]], expected, rtol=1e-9)
+
+
+@pytest.mark.parametrize("layer", [BatchNormalization, keras.layers.BatchNormalization])
+def test_encoding_in_sync_serves_our_layers_and_keras_own(layer):
+    strategy = mirrored(2)
+    batch = images((8, 4, 4, 3)).astype("float32")
+    with strategy.scope():
+        encoder = small_encoder(layer)
+    halves = strategy.experimental_distribute_values_from_function(
+        lambda context: np.split(batch, 2)[context.replica_id_in_sync_group]
+    )
+
+    @tf.function
+    def run(sync):
+        return strategy.run(
+            lambda part: encode(encoder, part, sync=sync), args=(halves,)
+        )
+
+    apart, joined = (
+        tf.concat(strategy.experimental_local_results(run(sync)), 0).numpy()
+        for sync in (False, True)
+    )
+    whole = encode(encoder, tf.constant(batch))
+    np.testing.assert_allclose(joined, whole, atol=2e-5)
+    assert np.abs(apart - whole).max() > 1e-3

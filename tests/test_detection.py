@@ -750,12 +750,12 @@ def test_detection_of_made_shapes_is_learnt(saved, tmp_path):
     make_voc(root, 48, 24)
     more = (
         "--image_size=128",
-        "--steps=240",
+        "--steps=120",
         "--evaluations=3",
         "--batch_size=8",
         "--learning_rate=0.04",
         "--warmup_steps=20",
-        "--milestones=[200]",
+        "--milestones=[100]",
         "--control=false",
     )
     assert evaluate.main(words(saved, root, out, *more)) == 0

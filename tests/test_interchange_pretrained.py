@@ -1,6 +1,7 @@
 import json
 import shutil
 
+import keras_cv
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -9,7 +10,7 @@ from tensorflow import keras
 from test_resnet import perturbed
 
 from moco_tf.config import dump, load_config
-from moco_tf.encoders import ResNet, ViT
+from moco_tf.encoders import ResNet, ViT, pooled
 from moco_tf.interchange import (
     InterchangeError,
     export_saved_model,
@@ -42,6 +43,12 @@ def saved(tmp_path_factory):
     return export(tiny(), tmp_path_factory.mktemp("pretrained") / "saved_model")
 
 
+def kerascv_densenet():
+    return keras_cv.models.DenseNetBackbone(
+        stackwise_num_repeats=[1, 1], growth_rate=4, include_rescaling=False
+    )
+
+
 def as_run(saved, run_dir):
     shutil.copytree(saved, run_dir / "saved_model")
     config = load_config(overrides=["name=before", "runs_dir=/elsewhere", "seed=7"])
@@ -55,6 +62,7 @@ def as_run(saved, run_dir):
         tiny,
         lambda: perturbed(ResNet((1, 2, 1, 1), "bottleneck", 2, channels=2)),
         lambda: perturbed(ViT(16, 8, width=12, depth=1, heads=3)),
+        lambda: perturbed(pooled(kerascv_densenet())),
         lambda: perturbed(
             keras.Sequential(
                 [
@@ -65,7 +73,7 @@ def as_run(saved, run_dir):
             )
         ),
     ],
-    ids=["basic", "bottleneck", "vit", "sequential"],
+    ids=["basic", "bottleneck", "vit", "kerascv", "sequential"],
 )
 def test_encoder_is_rebuilt_to_the_bit_and_trainable(tmp_path, make):
     encoder = make()

@@ -7,8 +7,9 @@ from conftest import mirrored
 from tensorflow import keras
 
 from moco_tf.contrast import KeyQueue
-from moco_tf.encoders import ResNet, ResNet18, projection_encoder
+from moco_tf.encoders import ResNet, ResNet18, ViT, projection_encoder
 from moco_tf.interchange import load_torch_state_dict, to_torch_state_dict
+from moco_tf.methods.moco_v3 import MoCoV3
 
 
 def small_encoder(projection="mlp", dim=6, width=2):
@@ -71,6 +72,68 @@ def test_reference_model_travels_to_the_bit(golden, policy, name):
     assert exported["queue"].dtype == name
     assert exported["encoder_k.conv1.weight"].dtype == name
     np.testing.assert_array_equal(model.queue.keys, state["queue"].T)
+
+
+def moco_v3_names(head, layers, backbone):
+    """The reference's names of a MoCo v3, written down from its modules."""
+
+    def sequence(prefix, norms, linears):
+        names = {f"{prefix}.{n}.weight" for n in linears}
+        for place, affine in norms.items():
+            kept = ["running_mean", "running_var", "num_batches_tracked"]
+            kept += ["weight", "bias"] if affine else []
+            names |= {f"{prefix}.{place}.{value}" for value in kept}
+        return names
+
+    last = 3 * layers - 2
+    norms = {3 * n + 1: True for n in range(layers - 1)} | {last: False}
+    encoder = set(backbone) | sequence(head, norms, range(0, 3 * layers, 3))
+    names = {f"base_encoder.{name}" for name in encoder}
+    names |= {f"momentum_encoder.{name}" for name in encoder}
+    vit = {4: False} if head == "head" else {}
+    return names | sequence("predictor", {1: True, **vit}, (0, 3))
+
+
+@pytest.mark.parametrize(
+    ("head", "layers", "make"),
+    [
+        ("fc", 2, lambda: ResNet((1, 1, 1, 1), "basic", 2, "cifar")),
+        ("head", 3, lambda: ViT(16, 8, width=12, depth=2, heads=3)),
+    ],
+    ids=["resnet", "vit"],
+)
+def test_whole_moco_v3_travels_under_the_references_names(head, layers, make):
+    model = MoCoV3(make(), total_steps=10, dim=4, hidden=6)
+    backbone = to_torch_state_dict(model.encoder)
+    state = random_state(model)
+    assert set(state) == moco_v3_names(head, layers, backbone)
+    load_torch_state_dict(model, {f"module.{n}": v for n, v in state.items()})
+    assert_same(to_torch_state_dict(model), state)
+    assert state["predictor.0.weight"].shape == (6, 4)
+    assert not set(to_torch_state_dict(model.key_encoder)) - {
+        name.removeprefix("momentum_encoder.") for name in state
+    }
+
+
+def test_vit_has_timms_names_and_layouts():
+    encoder = ViT(16, 8, width=12, depth=1, heads=3)
+    state = random_state(encoder)
+    load_torch_state_dict(encoder, state)
+    modules = ["patch_embed.proj", "norm"]
+    modules += [
+        f"blocks.0.{name}"
+        for name in ("norm1", "attn.qkv", "attn.proj", "norm2", "mlp.fc1", "mlp.fc2")
+    ]
+    names = {f"{module}.{kind}" for module in modules for kind in ("weight", "bias")}
+    assert set(state) == names | {"cls_token", "pos_embed"}
+    assert state["cls_token"].shape == (1, 1, 12)
+    assert state["pos_embed"].shape == (1, 5, 12)
+    assert state["patch_embed.proj.weight"].shape == (12, 3, 8, 8)
+    np.testing.assert_array_equal(
+        encoder.get_layer("blocks_0_attn_qkv").kernel[2, 30],
+        state["blocks.0.attn.qkv.weight"][30, 2],
+    )
+    np.testing.assert_array_equal(encoder.get_layer("norm").gamma, state["norm.weight"])
 
 
 def test_each_layout_is_the_one_that_torch_has():

@@ -35,26 +35,27 @@ def noise_batches(steps=2, count=16, size=12, seed=0, shuffled=True):
 
 
 def glyph_batches(steps, count=32, seed=0):
-    """Batches of two crops of 24 x 24 pixels of the first `count` glyphs, permuted."""
-    images = draw_glyphs("test")[0][:count].astype(np.float32) / 128 - 1
+    """Batches of two crops of 24 x 24 pixels of glyphs, the keys permuted.
+
+    An image occurs once; its id is its place in the stream.
+    """
+    images = draw_glyphs("test")[0][: steps * count].astype(np.float32) / 128 - 1
     random = np.random.default_rng(seed)
 
     def crops():
-        corners = random.integers(0, 9, (count, 2))
-        return np.stack(
-            [x[i : i + 24, j : j + 24] for x, (i, j) in zip(images, corners)]
-        )
+        corners = random.integers(0, 9, (len(images), 2))
+        views = [x[i : i + 24, j : j + 24] for x, (i, j) in zip(images, corners)]
+        return np.stack(views).reshape(steps, count, 24, 24, 3)
 
-    batches = []
-    for _ in range(steps):
-        position = random.permutation(count).astype(np.int32)
-        ids = np.arange(count)
-        batches.append(
-            {"query": crops(), "key": crops()[position], "position": position}
-            | {"id": ids}
-        )
-    stacked = {key: np.stack([b[key] for b in batches]) for key in batches[0]}
-    return tf.data.Dataset.from_tensor_slices(stacked)
+    position = np.stack([random.permutation(count) for _ in range(steps)])
+    return tf.data.Dataset.from_tensor_slices(
+        {
+            "query": crops(),
+            "key": np.stack([key[order] for key, order in zip(crops(), position)]),
+            "position": position.astype(np.int32),
+            "id": np.arange(steps * count).reshape(steps, count),
+        }
+    )
 
 
 def central_differences(function, *arrays, step=1e-6):

@@ -69,7 +69,7 @@ class Checkpoints(keras.callbacks.Callback):
                 f"({reason}); use the run's own configuration, or another name for a "
                 "new run."
             ) from error
-        return int(self.epoch)
+        return int(self.epoch.numpy())
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         """Saves when its turn has come."""

@@ -120,7 +120,7 @@ class TensorBoard(keras.callbacks.Callback):
     def on_train_end(self, logs: dict | None = None) -> None:
         """Writes the embeddings and closes the files."""
         if self.features is not None:
-            step = int(self.model.optimizer.iterations)
+            step = int(self.model.optimizer.iterations.numpy())
             _, test = self.features.get(self.model.encoder, step)
             self._project(test)
         self._writer.close()

@@ -21,7 +21,7 @@ class _Probe(keras.callbacks.Callback):
     def measure(self) -> float:
         """Accuracy of the encoder as it is now, 0 to 1."""
         share_statistics(self.model)
-        step = int(self.model.optimizer.iterations)
+        step = int(self.model.optimizer.iterations.numpy())
         train, test = self.features.get(self.model.encoder, step)
         return self.score(train, test)
 

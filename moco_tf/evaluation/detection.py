@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 
 import keras_cv
@@ -15,6 +16,8 @@ from moco_tf.config.transfer import Detect
 from moco_tf.data.sources import Source
 from moco_tf.encoders import BatchNormalization, clone
 from moco_tf.evaluation.average_precision import Boxes, average_precision
+
+log = logging.getLogger("moco_tf")
 
 _SCORE, _OVERLAP, _MOST = 0.05, 0.5, 100  # as Detectron2's RetinaNet keeps boxes
 
@@ -208,4 +211,5 @@ class AveragePrecision(keras.callbacks.Callback):
         figures = average_precision(self.truth, found, self.class_names)
         step = int(self.model.optimizer.iterations.numpy())
         self.measured.append({"step": step, **figures})
-        logs.update({name: figures[name] for name in ("AP", "AP50", "AP75")})
+        shown = [f"{name} {100 * figures[name]:.1f} %" for name in ("AP", "AP50")]
+        log.info("step %d  %s", step, "  ".join(shown))

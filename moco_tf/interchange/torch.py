@@ -24,7 +24,7 @@ _TOKENS = (0, 1, 2)
 # The layers of a ResNet in torchvision's names, of a ViT in timm's, and of heads; "_"
 # in Keras's names is "." in torch's, except in patch_embed, cls_token and pos_embed.
 _MODULE = re.compile(
-    r"conv1|bn1|layer[1-4]_\d+_(conv[1-3]|bn[1-3]|downsample_[01])|(fc|head)(_\d+)?"
+    r"conv1|bn1|layer[1-4]_\d+_(conv[1-3]|bn[1-3]|downsample_[01])|(fc|head|predictor)(_\d+)?"
     r"|cls_token|pos_embed|patch_embed_proj|norm"
     r"|blocks_\d+_(norm[12]|attn_(qkv|proj)|mlp_fc[12])"
 )
@@ -63,12 +63,13 @@ def load_torch_state_dict(model: keras.Model, state_dict: Mapping) -> None:
 
     Args:
         model: a `ResNet` or `ViT` backbone, an encoder with a projection head, or a
-            whole `MoCo` with `query_encoder`, `key_encoder` and `queue`.
+            whole `MoCo` or `MoCoV3`.
         state_dict: name -> array. Names are torchvision's for a ResNet
             (`layer1.0.bn2.running_var`), timm's for a ViT (`blocks.0.norm1.bias`), the
-            reference's for a MoCo (`encoder_q.*`, `encoder_k.*`, `queue` as (dim,
-            size), `queue_ptr`), each with or without `module.` in front. Counters of
-            seen batches are read and not kept.
+            references' for a whole model (`encoder_q.*`, `encoder_k.*`, `queue` as
+            (dim, size), `queue_ptr`; v3: `base_encoder.*`, `momentum_encoder.*`,
+            `predictor.*`), each with or without `module.` in front. Counters of seen
+            batches are read and not kept.
 
     Raises:
         InterchangeError: if a name is missing or unknown, or a shape differs. Nothing
@@ -122,15 +123,21 @@ def to_torch_state_dict(model: keras.Model) -> dict[str, np.ndarray]:
 def _table(model) -> dict[str, _Entry]:
     if not hasattr(model, "query_encoder"):
         return _encoder_table(model)
+    if hasattr(model, "predictor"):  # MoCo v3, whose keys are the batch itself
+        parts = {
+            "base_encoder.": model.query_encoder,
+            "momentum_encoder.": model.key_encoder,
+            "": model.predictor,
+        }
+    else:
+        parts = {"encoder_q.": model.query_encoder, "encoder_k.": model.key_encoder}
     table = {}
-    for prefix, encoder in (
-        ("encoder_q.", model.query_encoder),
-        ("encoder_k.", model.key_encoder),
-    ):
+    for prefix, encoder in parts.items():
         entries = _encoder_table(encoder).items()
         table.update({prefix + name: entry for name, entry in entries})
-    table["queue"] = _Entry(model.queue.keys, _MATRIX)
-    table["queue_ptr"] = _Entry(model.queue.cursor)
+    if hasattr(model, "queue"):
+        table["queue"] = _Entry(model.queue.keys, _MATRIX)
+        table["queue_ptr"] = _Entry(model.queue.cursor)
     return table
 
 

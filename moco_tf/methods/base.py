@@ -123,8 +123,10 @@ class ContrastiveModel(keras.Model):
         count = tf.shape(batch["query"])[0]
         query, key = batch["query"], batch["key"]
         if self.augment is not None:
+            # A recipe that treats the views differently has a layer for the keys'.
+            of_keys = getattr(self.augment, "key", None) or self.augment
             query = self.augment(query, batch.get("query_seed"), training=True)
-            key = self.augment(key, batch.get("key_seed"), training=True)
+            key = of_keys(key, batch.get("key_seed"), training=True)
         order = own_positions(count)
         position = batch.get("position")
         if position is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import pathlib
 
@@ -12,7 +13,7 @@ from moco_tf import callbacks
 from moco_tf.config import Config, ConfigError, dump, load_config, validate
 from moco_tf.contrast import bank_bytes
 from moco_tf.data.pipeline import steps_per_epoch, two_views
-from moco_tf.distribution import DistributionError, make_strategy
+from moco_tf.distribution import DistributionError, make_strategy, worker_index
 from moco_tf.log import set_up_log
 from moco_tf.pretrain.build import build_model
 from moco_tf.pretrain.closing import close
@@ -26,7 +27,8 @@ def pretrain(config: Config, resume: pathlib.Path | None = None) -> dict:
 
     Args:
         config: the run; its directory is `config.run_dir`. A directory that holds a
-            run of the same configuration is continued.
+            run of the same configuration is continued. Of several workers (TF_CONFIG)
+            the first one's is that, and the others' are worker-N inside of it.
         resume: the run directory that the user named, which must hold a run.
 
     Returns:
@@ -45,6 +47,11 @@ def pretrain(config: Config, resume: pathlib.Path | None = None) -> dict:
         raise ConfigError(str(error)) from None
     replicas = strategy.num_replicas_in_sync
     validate(config, replicas)
+    worker = worker_index()
+    if worker:
+        # Workers act in step, callbacks included, and each keeps files of its own.
+        place = {"runs_dir": str(config.run_dir), "name": f"worker-{worker}"}
+        config = dataclasses.replace(config, **place)
     run_dir = _claim(config)
     keras.backend.clear_session()
     keras.utils.set_random_seed(config.seed)

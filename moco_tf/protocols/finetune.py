@@ -219,7 +219,6 @@ def _pictures(arms):
         "Top-1 on training crops, %": accuracies,
     }
     bars = {arm.start: [[arm.top1], [arm.top5]] for arm in arms}
-    return {
-        "curves": curves(epochs, panels),
-        "accuracy": grouped_points(["test top-1", "test top-5"], bars),
-    }
+    accuracy = grouped_points(["top-1", "top-5"], bars)
+    accuracy.axes[0].set_title("Test accuracy, %", loc="left", fontsize=10.5)
+    return {"curves": curves(epochs, panels), "accuracy": accuracy}
