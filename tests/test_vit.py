@@ -43,8 +43,7 @@ def test_features_and_gradients_equal_plain_torch(policy):
         total = tf.reduce_sum(features * weight)
     gradients = tape.gradient(total, ours.trainable_variables)
     expected = theirs(plain_torch.images_to_torch(images))
-    # TensorFlow's GELU has its square root of 2 in float32.
-    np.testing.assert_allclose(features, expected.detach().numpy(), atol=1e-7)
+    np.testing.assert_allclose(features, expected.detach().numpy(), atol=1e-12)
     (expected * torch.tensor(weight)).sum().backward()
     for variable, gradient in zip(ours.trainable_variables, gradients):
         variable.assign(gradient)
@@ -53,7 +52,7 @@ def test_features_and_gradients_equal_plain_torch(policy):
     assert len(trained) == len(gradients)
     for name, parameter in trained:
         np.testing.assert_allclose(
-            found[name].numpy(), parameter.grad.numpy(), atol=1e-6, err_msg=name
+            found[name].numpy(), parameter.grad.numpy(), atol=1e-11, err_msg=name
         )
 
 

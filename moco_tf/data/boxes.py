@@ -47,9 +47,9 @@ def _open_tfds(name, split, data_dir, manual_dir):
     # Imported here: TensorFlow Datasets takes seconds, and not every run needs it.
     import tensorflow_datasets as tfds
 
-    from moco_tf.data.tfds import _find_split, _open_builder, _prepare
+    from moco_tf.data.tfds import find_split, open_builder, prepare
 
-    builder = _open_builder(name, data_dir)
+    builder = open_builder(name, data_dir)
     features = builder.info.features
     objects = features["objects"].feature if "objects" in features else {}
     if not {"bbox", "label"} <= set(objects):
@@ -58,8 +58,8 @@ def _open_tfds(name, split, data_dir, manual_dir):
             f"among {', '.join(features)}; choose a detection set such as voc/2007."
         )
     if not builder.is_prepared():
-        _prepare(builder, name, manual_dir)
-    count = _find_split(builder, name, split).num_examples
+        prepare(builder, name, manual_dir)
+    count = find_split(builder, name, split).num_examples
     flag = next((key for key in ("is_difficult", "is_crowd") if key in objects), None)
     wanted = {"bbox", "label"} | ({flag} if flag else set())
     decoders = tfds.decode.PartialDecoding(

@@ -40,7 +40,7 @@ def open_tfds(
     """
     if not name:
         raise DataError("name is missing for source tfds; give one such as cifar10.")
-    builder = _open_builder(name, data_dir)
+    builder = open_builder(name, data_dir)
     features = builder.info.features
     # Not every top-level feature is a dict, and TFDS's dict has no get().
     names = tuple(features) if isinstance(features, tfds.features.FeaturesDict) else ()
@@ -53,8 +53,8 @@ def open_tfds(
             f"{', '.join(names) or features}; choose an image set such as cifar10."
         )
     if not builder.is_prepared():
-        _prepare(builder, name, manual_dir)
-    split_info = _find_split(builder, name, split)
+        prepare(builder, name, manual_dir)
+    split_info = find_split(builder, name, split)
     label = features["label"] if "label" in names else None
     is_labelled = isinstance(label, tfds.features.ClassLabel)
     is_encoded = isinstance(image, tfds.features.Image)
@@ -82,7 +82,8 @@ def open_tfds(
     )
 
 
-def _open_builder(name, data_dir):
+def open_builder(name: str, data_dir: str | None) -> tfds.core.DatasetBuilder:
+    """The builder of a TFDS set, or a DataError that says where the names are."""
     try:
         return tfds.builder(name, data_dir=data_dir)
     # TFDS raises errors of many types, some of them only in some versions.
@@ -95,7 +96,10 @@ def _open_builder(name, data_dir):
         ) from error
 
 
-def _prepare(builder, name, manual_dir):
+def prepare(
+    builder: tfds.core.DatasetBuilder, name: str, manual_dir: str | None
+) -> None:
+    """Prepares a set where it is not yet, or raises DataError with what is missing."""
     root = pathlib.Path(builder.data_dir)
     if builder.name in ("imagenet2012", "imagenet2012_subset"):
         place = pathlib.Path(manual_dir) if manual_dir else _manual_default(builder)
@@ -123,7 +127,8 @@ def _manual_default(builder):
     return pathlib.Path(builder._data_dir_root) / "downloads" / "manual"
 
 
-def _find_split(builder, name, split):
+def find_split(builder: tfds.core.DatasetBuilder, name: str, split: str):
+    """The facts of a split, or a DataError that lists those that there are."""
     try:
         info = builder.info.splits[split]
         count = info.num_examples

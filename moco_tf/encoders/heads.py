@@ -21,13 +21,42 @@ def pooled(backbone: keras.Model) -> keras.Model:
     """
     if len(backbone.output_shape) == 2:
         return backbone
-    dtype = keras.mixed_precision.global_policy().variable_dtype
-    features = keras.layers.GlobalAveragePooling2D(name="avgpool", dtype=dtype)(
-        backbone.output
-    )
-    model = keras.Model(backbone.input, features, name=f"{backbone.name}_pooled")
+    model = Pooled(backbone)
     model.rebuild = lambda: pooled(clone(backbone))
     return model
+
+
+@keras.saving.register_keras_serializable(package="moco_tf")
+class Pooled(keras.Model):
+    """A backbone with global average pooling: images -> (N, F).
+
+    Its config holds the backbone's as a whole, since some layers inside KerasCV's
+    backbones cannot be made from theirs.
+
+    Args:
+        backbone: images -> (N, h, w, F).
+        name: of the model.
+    """
+
+    def __init__(self, backbone: keras.Model, name: str | None = None):
+        dtype = keras.mixed_precision.global_policy().variable_dtype
+        pool = keras.layers.GlobalAveragePooling2D(name="avgpool", dtype=dtype)
+        name = name or f"{backbone.name}_pooled"
+        super().__init__(backbone.input, pool(backbone.output), name=name)
+        # Not as an attribute, which Keras would take for a layer more.
+        self._describe = lambda: keras.saving.serialize_keras_object(backbone)
+
+    def get_config(self) -> dict:
+        """Returns the constructor's arguments."""
+        return {"backbone": self._describe(), "name": self.name}
+
+    @classmethod
+    def from_config(cls, config: dict, custom_objects: dict | None = None) -> Pooled:
+        """Makes the model from `get_config`'s dict, with fresh weights."""
+        backbone = keras.saving.deserialize_keras_object(
+            config["backbone"], custom_objects
+        )
+        return cls(backbone, config["name"])
 
 
 def with_head(

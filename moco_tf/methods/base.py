@@ -27,7 +27,8 @@ class ContrastiveModel(keras.Model):
         encoder: the query backbone, images -> (N, F); what training is for.
         query_encoder: `encoder` and its head, images -> (N, dim), not normalised.
         recent: `KeyQueue` of the newest embeddings and their images.
-        augment: layer uint8 -> float32 that acts inside the step, or None.
+        augment: layer uint8 -> float32 that acts inside the step, or None. Where it
+            has a layer `key`, that one augments the key views.
         input_seconds: seconds that training has waited for batches, ever growing.
     """
 
@@ -148,19 +149,18 @@ class ContrastiveModel(keras.Model):
         return {name: mean.result() for name, mean in self._means.items()}
 
     def record_contrast(self, *results: Contrast, **values: tf.Tensor) -> dict:
-        """Records what contrasts gave, the mean where there are several, and more."""
-
-        def mean(figures):
-            return tf.add_n([tf.reduce_mean(figure) for figure in figures]) / len(
-                results
-            )
-
+        """Records what contrasts gave, their mean where there are several, and more."""
+        rank = tf.stack([result.rank for result in results])
         return self.record(
-            loss=mean([result.loss for result in results]),
-            top1=mean([tf.cast(r.rank < 1, tf.float32) for r in results]),
-            top5=mean([tf.cast(r.rank < 5, tf.float32) for r in results]),
-            positive_similarity=mean([r.positive_similarity for r in results]),
-            negative_similarity=mean([r.negative_similarity for r in results]),
+            loss=tf.reduce_mean([result.loss for result in results]),
+            top1=tf.reduce_mean(tf.cast(rank < 1, tf.float32)),
+            top5=tf.reduce_mean(tf.cast(rank < 5, tf.float32)),
+            positive_similarity=tf.reduce_mean(
+                [result.positive_similarity for result in results]
+            ),
+            negative_similarity=tf.reduce_mean(
+                [result.negative_similarity for result in results]
+            ),
             **values,
         )
 

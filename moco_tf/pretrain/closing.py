@@ -106,7 +106,9 @@ def _pictures(config, model, monitor, baselines, history):
     )
     pictures = {"curves": folder / "curves.png"}
     if monitor is not None:
-        _, test = monitor.features.get(model.encoder, int(model.optimizer.iterations.numpy()))
+        _, test = monitor.features.get(
+            model.encoder, int(model.optimizer.iterations.numpy())
+        )
         shown = len(monitor.images)
         pictures["nearest neighbours"] = report.neighbour_gallery(
             monitor.images,
