@@ -8,6 +8,8 @@ PYTHON ?= python3.11 python3.10 python3.9 python3 python \
 SUITABLE = import sys, ensurepip; sys.exit(not (3, 9) <= sys.version_info[:2] <= (3, 11))
 VENV = .venv
 READY = $(VENV)/.ready
+# Much of a test is TensorFlow tracing graphs, on one core.
+PYTEST = $(VENV)/bin/python -m pytest -q --numprocesses 2 --dist loadfile
 
 .PHONY: help demo test test-slow test-torch lint clean
 
@@ -20,7 +22,7 @@ demo: $(READY)  ## Train MoCo v2 on the embedded glyphs: minutes on two CPU core
 	@$(VENV)/bin/python train.py --config configs/demo.yaml
 
 test: $(READY)  ## Run the fast tests.
-	@$(VENV)/bin/python -m pytest -q
+	@$(PYTEST)
 
 test-slow: $(READY)  ## Run the slow tests.
 	@$(VENV)/bin/python -m pytest -q -m slow
@@ -28,7 +30,7 @@ test-slow: $(READY)  ## Run the slow tests.
 test-torch: $(READY)  ## Install PyTorch too and run the tests that compare with it.
 	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check \
 		--constraint constraints.txt -e ".[torch]"
-	@$(VENV)/bin/python -m pytest -q
+	@$(PYTEST)
 
 lint: $(READY)  ## Check the style.
 	@$(VENV)/bin/python -m ruff check .

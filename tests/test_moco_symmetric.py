@@ -27,15 +27,18 @@ def unit(encoder, images, groups):
     return tf.math.l2_normalize(encode(encoder, images, groups), axis=1)
 
 
-def test_step_equals_the_demo_written_out(policy):
+@pytest.mark.parametrize("mask", [False, True])
+def test_step_equals_the_demo_written_out(policy, mask):
     policy("float64")
-    model = symmetric_moco(groups=2)
+    model = symmetric_moco(groups=2, mask_same_image=mask)
     random = np.random.default_rng(4)
     for variable in model.key_encoder.trainable_variables:
         variable.assign_add(0.1 * random.normal(size=variable.shape))
     queue = model.queue.keys.numpy()
     batch = next(iter(noise_batches(1)))
-    position = batch["position"].numpy()
+    position, ids = batch["position"].numpy(), batch["id"].numpy()
+    held = random.permutation(48)  # the queue holds a key of each image of the batch
+    model.queue.ids.assign(held)
     first, second = (tf.cast(batch[view], "float64") for view in ("query", "key"))
     query_encoder, key_encoder = clone(model.query_encoder), clone(model.key_encoder)
     for key, query in zip(
@@ -43,21 +46,22 @@ def test_step_equals_the_demo_written_out(policy):
     ):
         key.assign(0.9 * key + 0.1 * query)
 
-    def slow_loss(queries, keys):
+    def slow_loss(queries, keys, images):
         losses = []
-        for query, key in zip(tf.unstack(queries), tf.unstack(keys)):
+        for query, key, image in zip(tf.unstack(queries), keys, images):
             logits = [tf.reduce_sum(query * key) / 0.3]
-            logits += [tf.reduce_sum(query * row) / 0.3 for row in queue]
+            negatives = queue[held != image] if mask else queue
+            logits += [tf.reduce_sum(query * row) / 0.3 for row in negatives]
             losses.append(tf.reduce_logsumexp(tf.stack(logits)) - logits[0])
         return tf.add_n(losses) / len(losses)
 
     with tf.GradientTape() as tape:
         query1 = unit(query_encoder, first, 2)
         key2 = unit(key_encoder, second, 2).numpy()[np.argsort(position)]
-        loss12 = slow_loss(query1, key2)
+        loss12 = slow_loss(query1, key2, ids)
         query2 = unit(query_encoder, second, 2)
         key1 = unit(key_encoder, first, 2).numpy()
-        loss21 = slow_loss(query2, key1[position])
+        loss21 = slow_loss(query2, key1[position], ids[position])
         loss = loss12 + loss21
     gradients = tape.gradient(loss, query_encoder.trainable_variables)
     before = [v.numpy() for v in model.trained_variables]
@@ -68,7 +72,6 @@ def test_step_equals_the_demo_written_out(policy):
     np.testing.assert_allclose(model.queue.keys[:16], key1, rtol=1e-9)
     np.testing.assert_allclose(model.queue.keys[16:32], key2, rtol=1e-9)
     np.testing.assert_array_equal(model.queue.keys[32:], queue[32:])
-    ids = batch["id"].numpy()
     np.testing.assert_array_equal(model.queue.ids[:32], [*ids, *ids])
     assert int(model.queue.cursor) == 32
     for ours, theirs in (

@@ -103,6 +103,28 @@ def simclr(rate=1.0, **kwargs):
     return model
 
 
+def test_step_moves_the_encoder_by_the_gradient_of_all_views_at_once(policy):
+    policy("float64")
+    model = simclr()
+    batch = next(iter(noise_batches(1)))
+    partner = np.concatenate([16 + np.argsort(batch["position"]), batch["position"]])
+    images = tf.cast(tf.concat([batch["query"], batch["key"]], 0), "float64")
+    with tf.GradientTape() as tape:
+        views = tf.math.l2_normalize(model.query_encoder(images, training=True), 1)
+        losses = []
+        for i in range(32):
+            logits = {j: tf.tensordot(views[i], views[j], 1) * 2 for j in range(32)}
+            others = tf.stack([logits[j] for j in range(32) if j != i])
+            losses.append(tf.reduce_logsumexp(others) - logits[partner[i]])
+        loss = tf.add_n(losses) / 32
+    gradients = tape.gradient(loss, model.trained_variables)
+    before = [v.numpy() for v in model.trained_variables]
+    logs = model.fit(noise_batches(1), verbose=0).history
+    assert logs["loss"][0] == pytest.approx(float(loss), rel=1e-9)
+    for old, new, gradient in zip(before, model.trained_variables, gradients):
+        np.testing.assert_allclose(old - new.numpy(), gradient, rtol=1e-6, atol=1e-11)
+
+
 @pytest.mark.parametrize("replicas", [2, 8])
 def test_gradients_on_replicas_equal_those_of_one_with_the_whole_batch(
     policy, replicas

@@ -8,7 +8,6 @@ import numpy as np
 import tensorflow as tf
 from tensorflow import keras
 
-MLP_RATIO = 4
 _register = keras.saving.register_keras_serializable(package="moco_tf")
 
 
@@ -100,12 +99,6 @@ class ViT(keras.Model):
             "channels": self.channels,
             "name": self.name,
         }
-
-    @classmethod
-    def from_config(cls, config: dict, custom_objects: dict | None = None) -> ViT:
-        """Makes a network from `get_config`'s dict, with fresh weights."""
-        del custom_objects  # all layers are this module's or Keras's
-        return cls(**config)
 
 
 def ViTSmall(**kwargs) -> ViT:
@@ -248,7 +241,7 @@ def _block(x, heads, name, dtype):
     branch = keras.layers.Dense(width, name=f"{name}_attn_proj")(branch)
     x = keras.layers.Add(name=f"{name}_add1", dtype=dtype)([x, branch])
     branch = _layer_norm(f"{name}_norm2", dtype)(x)
-    branch = keras.layers.Dense(MLP_RATIO * width, name=f"{name}_mlp_fc1")(branch)
+    branch = keras.layers.Dense(4 * width, name=f"{name}_mlp_fc1")(branch)
     branch = keras.layers.Activation("gelu", name=f"{name}_mlp_act")(branch)
     branch = keras.layers.Dense(width, name=f"{name}_mlp_fc2")(branch)
     return keras.layers.Add(name=f"{name}_add2", dtype=dtype)([x, branch])
