@@ -1,4 +1,4 @@
-"""Replicas: choosing a strategy, gathering over replicas, undoing a shuffle."""
+"""Replicas: choosing a strategy, gathering over replicas."""
 
 from __future__ import annotations
 
@@ -104,25 +104,3 @@ def gather(value: tf.Tensor) -> tf.Tensor:
         with tf.device(devices[0]):
             value = tf.identity(value)
     return context.all_gather(value, axis=0)
-
-
-def own_share(value: tf.Tensor, count: int) -> tf.Tensor:
-    """This replica's `count` rows of a value that every replica has whole."""
-    context = tf.distribute.get_replica_context()
-    if context.num_replicas_in_sync == 1:
-        return value
-    start = tf.convert_to_tensor(context.replica_id_in_sync_group) * count
-    return value[start : start + count]
-
-
-def unshuffle(values: tf.Tensor, position: tf.Tensor) -> tf.Tensor:
-    """Puts rows back where they were before a permutation.
-
-    Args:
-        values: (count, dim), row n belongs at `position[n]`.
-        position: int32 (count,), a permutation of 0 .. count - 1.
-
-    Returns:
-        (count, dim), in the original order.
-    """
-    return tf.gather(values, tf.math.invert_permutation(position))

@@ -49,8 +49,9 @@ class TrainingHealth(keras.callbacks.Callback):
         logs["loss_ceiling"] = math.log1p(model.negatives(self.batch_size))
         logs["feature_std"], logs["effective_rank"] = spread(model.embeddings())
         if hasattr(model, "queue"):
-            newest = min(model.queue.size, (epoch + 1) * steps * self.batch_size)
-            logs["queue_age"] = float(np.mean(np.arange(newest) // self.batch_size))
+            a_step = self.batch_size * (2 if model.symmetric else 1)
+            newest = min(model.queue.size, (epoch + 1) * steps * a_step)
+            logs["queue_age"] = float(np.mean(np.arange(newest) // a_step))
         if hasattr(model, "key_encoder"):
             logs["key_distance"] = _distance(
                 model.key_encoder.trainable_variables,

@@ -10,7 +10,7 @@ from moco_tf.distribution import gather
 from moco_tf.encoders.batchnorm import encode
 from moco_tf.encoders.heads import projection_encoder
 from moco_tf.methods.base import RECENT, ContrastiveModel
-from moco_tf.methods.views import unit_rows
+from moco_tf.methods.views import Views, unit_rows
 
 
 @keras.saving.register_keras_serializable(package="moco_tf")
@@ -97,10 +97,32 @@ class MemoryBank(ContrastiveModel):
         """The encoder, the bank and the newest embeddings."""
         return {**super().parts(), "bank": self.bank}
 
+    def views(self, batch: dict) -> Views:
+        """As other methods', but each image must have a slot.
+
+        Raises:
+            ValueError: if the batch has no ids.
+            tf.errors.InvalidArgumentError: if an id is beyond the bank.
+        """
+        if "id" not in batch:
+            raise ValueError(
+                'the batch has no "id", which MemoryBank needs to find each image\'s '
+                "slot; give int64 ids from 0."
+            )
+        ids = tf.cast(batch["id"], tf.int64)
+        # A GPU would read zeros beyond the bank and drop what is written there.
+        is_within = tf.debugging.assert_less(
+            tf.reduce_max(ids),
+            tf.constant(self.num_examples, tf.int64),
+            f"an image's id is not below num_examples={self.num_examples}; give the "
+            "bank as many examples as the training set has.",
+        )
+        with tf.control_dependencies([is_within]):
+            return super().views({**batch, "id": tf.identity(ids)})
+
     def train_step(self, batch: dict) -> dict[str, tf.Tensor]:
         """The mechanism of figure 2b on this replica's share of a batch."""
         views = self.views(batch)
-        self._check_ids(batch)
         own = self.bank.read(views.id)
         with tf.GradientTape() as tape:
             query = self._encode(views)
@@ -116,7 +138,6 @@ class MemoryBank(ContrastiveModel):
     def test_step(self, batch: dict) -> dict[str, tf.Tensor]:
         """The loss of a batch of training images; nothing moves."""
         views = self.views(batch)
-        self._check_ids(batch)
         query = self._encode(views, training=False)
         own = self.bank.read(views.id)
         return self.record_contrast(self._contrast(query, own, views))
@@ -130,20 +151,6 @@ class MemoryBank(ContrastiveModel):
         drawn = self.bank.draw(self.num_negatives, self.optimizer.iterations)
         negatives, is_own = self.bank.read(drawn), views.id[:, None] == drawn[None, :]
         return contrast(query, own, negatives, self.temperature, masked=is_own)
-
-    def _check_ids(self, batch):
-        if "id" not in batch:
-            raise ValueError(
-                'the batch has no "id", which MemoryBank needs to find each image\'s '
-                "slot; give int64 ids from 0."
-            )
-        # A GPU would read zeros beyond the bank and drop what is written there.
-        tf.debugging.assert_less(
-            tf.reduce_max(tf.cast(batch["id"], tf.int64)),
-            tf.constant(self.num_examples, tf.int64),
-            f"an image's id is not below num_examples={self.num_examples}; give the "
-            "bank as many examples as the training set has.",
-        )
 
     def get_config(self) -> dict:
         """Returns the constructor's arguments."""

@@ -127,6 +127,7 @@ def _optimizer(config, steps):
         warmup_epochs=asked.warmup_epochs,
     )
     if asked.name == "adamw":
-        return keras.optimizers.AdamW(schedule, weight_decay=asked.weight_decay)
+        # torch's epsilon; Keras has 1e-7.
+        return keras.optimizers.AdamW(schedule, asked.weight_decay, epsilon=1e-8)
     kind = optimizers.LARS if asked.name == "lars" else optimizers.SGD
     return kind(schedule, asked.momentum, asked.weight_decay)
