@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from conftest import mirrored
+from records import arrays
 from tensorflow import keras
 
 import moco_tf
@@ -47,9 +48,9 @@ class _StepLosses(keras.callbacks.Callback):
 
 def _replay(golden, version, world, dtype, policy, steps=30):
     policy(dtype)
-    trace = np.load(golden / f"trace_{version}_w{world}_f{dtype[-2:]}.npz")
-    inputs = np.load(golden / "inputs_train.npz")
-    state = np.load(golden / f"init_{version}.npz")
+    trace = arrays(golden / f"trace_{version}_w{world}_f{dtype[-2:]}.npz")
+    inputs = arrays(golden / "inputs_train.npz")
+    state = arrays(golden / f"init_{version}.npz")
     with mirrored(world).scope():
         encoder = moco_tf.encoders.ResNet((1, 1, 1, 1), "bottleneck", width=8)
         model = moco_tf.MoCo(

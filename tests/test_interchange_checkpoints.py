@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 import tensorflow as tf
+from records import arrays
 from test_resnet import perturbed
 
 from moco_tf.encoders import ResNet, ViT
@@ -243,7 +244,7 @@ def test_other_files_by_a_checkpoints_name_are_refused(tmp_path, suffix):
 @pytest.mark.parametrize("zipped", [True, False], ids=["zip", "legacy"])
 @pytest.mark.parametrize("version", ["v1", "v2"])
 def test_official_moco_gives_its_query_backbone(golden, tmp_path, version, zipped):
-    record = np.load(golden / f"init_{version}.npz")
+    record = arrays(golden / f"init_{version}.npz")
     state = {f"module.{n[len('init/') :]}": record[n] for n in record.files}
     saved = {"epoch": 200, "arch": "resnet50", "state_dict": state}
     checkpoint = load_checkpoint(write_torch(saved, tmp_path / "m.pth.tar", zipped))

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from conftest import mirrored
+from records import arrays
 from tensorflow import keras
 
 from moco_tf.contrast import KeyQueue
@@ -47,7 +48,7 @@ def assert_same(got, expected):
 
 @pytest.mark.parametrize(("version", "head"), [("v1", "linear"), ("v2", "mlp")])
 def test_reference_encoder_travels_to_the_bit(golden, version, head):
-    record = np.load(golden / f"init_{version}.npz")
+    record = arrays(golden / f"init_{version}.npz")
     prefix = "init/encoder_q."
     state = {n[len(prefix) :]: record[n] for n in record.files if n.startswith(prefix)}
     encoder = projection_encoder(ResNet((1, 1, 1, 1), width=8), head, dim=32)
@@ -58,7 +59,7 @@ def test_reference_encoder_travels_to_the_bit(golden, version, head):
 @pytest.mark.parametrize("name", ["float32", "float64"])
 def test_reference_model_travels_to_the_bit(golden, policy, name):
     policy(name)
-    record = np.load(golden / "init_v2.npz")
+    record = arrays(golden / "init_v2.npz")
     state = {n[len("init/") :]: record[n] for n in record.files}
     model = SimpleNamespace(
         name="moco",

@@ -3,6 +3,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow as tf
+from records import arrays
 
 from moco_tf.data import (
     DataError,
@@ -253,7 +254,7 @@ def test_small_images_are_evaluated_as_they_are():
 
 @needs_golden
 def test_crops_agree_with_pillow():
-    golden = np.load(GOLDEN)
+    golden = arrays(GOLDEN)
     for image, outputs in zip(golden["images"], golden["crop_out"]):
         for box, expected in zip(golden["crop_box"], outputs):
             crop = resized_crop(tf.constant(image), tf.constant(box, tf.int32), 64)
@@ -264,7 +265,7 @@ def test_crops_agree_with_pillow():
 @needs_golden
 @pytest.mark.parametrize("index", [0, 1, 2])
 def test_evaluation_crops_agree_with_pillow(index):
-    golden = np.load(GOLDEN)
+    golden = arrays(GOLDEN)
     image = tf.constant(golden[f"eval_in_{index}"])
     shorter, size = int(golden["eval_resize"][index]), int(golden["eval_crop"][index])
     resized = golden[f"eval_resize_out_{index}"]
@@ -282,7 +283,7 @@ def test_evaluation_crops_agree_with_pillow(index):
 )
 @pytest.mark.parametrize("index", [0, 1, 2])
 def test_boxes_are_distributed_as_torchvision_draws_them(name, scale, index):
-    golden = np.load(GOLDEN)
+    golden = arrays(GOLDEN)
     height, width = golden["rrc_image_hw"][index]
     expected = golden[f"rrc_draws_{name}"][index].astype(np.float64)
     uniforms = tf.random.stateless_uniform((len(expected), DRAWS), (5, index))

@@ -11,6 +11,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 from pretrained_runs import MEAN, STD, copy_run, tiny_encoder, write_images, write_run
+from records import arrays
 
 from moco_tf.config import ConfigError
 from moco_tf.config.commands import parse_evaluation
@@ -199,7 +200,7 @@ def test_mixed_precision_reaches_the_encoder(run, policy):
     mixed = knn_of(run, "--precision=mixed_bfloat16")
     assert mixed["figures"]["top1"] == pytest.approx(plain["figures"]["top1"], abs=0.15)
     files = sorted((run / "report" / "features").iterdir())
-    features = [np.load(file)["features"] for file in files]
+    features = [arrays(file)["features"] for file in files]
     train = [part for part in features if len(part) == 60]
     assert 0 < np.abs(train[0] - train[1]).max() < 0.1 * np.abs(train[0]).max()
     assert tf.keras.mixed_precision.global_policy().name == "float32"

@@ -11,6 +11,7 @@ import pytest
 import tensorflow as tf
 from conftest import mirrored
 from pretrained_runs import copy_run, write_run
+from records import arrays
 from tensorflow import keras
 
 import moco_tf
@@ -71,7 +72,7 @@ def identity():
 @pytest.mark.parametrize("replicas", [1, 2])
 def test_head_equals_the_reference_in_float64(golden, policy, replicas):
     policy("float64")
-    trace = np.load(golden / "lincls.npz")
+    trace = arrays(golden / "lincls.npz")
     features = trace["features"].astype(np.float64)
     model, logs, heads = replay(trace, identity, features, replicas)
     np.testing.assert_allclose(logs[:, 0], trace["f64_loss"], rtol=1e-7)
@@ -89,9 +90,9 @@ def test_head_equals_the_reference_in_float64(golden, policy, replicas):
 
 
 def test_images_to_head_equal_the_reference_in_float32(golden):
-    trace = np.load(golden / "lincls.npz")
-    inputs = np.load(golden / "inputs_train.npz")
-    state = np.load(golden / "trace_v2_w2_f32.npz")
+    trace = arrays(golden / "lincls.npz")
+    inputs = arrays(golden / "inputs_train.npz")
+    state = arrays(golden / "trace_v2_w2_f32.npz")
     prefix = "final/encoder_q."
     weights = {
         name[len(prefix) :]: state[name]

@@ -8,6 +8,7 @@ import sys
 import numpy as np
 import pytest
 import tensorflow as tf
+from records import arrays
 from tensorflow import keras
 
 from moco_tf.interchange import InterchangeError, export_saved_model
@@ -81,7 +82,7 @@ def test_loads_without_the_package_and_every_way_in_agrees(tmp_path):
         env=environment,
         check=True,
     )
-    out = np.load(tmp_path / "out.npz")
+    out = arrays(tmp_path / "out.npz")
     expected = np.asarray(features_of(encoder, image, MEAN, STD))
     unit = expected / np.linalg.norm(expected, axis=1, keepdims=True)
     assert out["encoded_features"].shape == (2, 6)
