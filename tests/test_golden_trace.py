@@ -81,7 +81,7 @@ def _replay(golden, version, world, dtype, policy, steps=30):
         [float(schedule(tf.constant(s, tf.int64))) for s in range(30)], lr, rtol=1e-12
     )
     moco_tf.interchange.load_torch_state_dict(
-        model, {name[5:]: state[name] for name in state.files}
+        model, {name[5:]: state[name] for name in state}
     )
     losses = _StepLosses()
     dataset = _dataset(inputs, trace["trace/idx_shuffle"], dtype).take(steps)
@@ -101,7 +101,7 @@ def test_float64_replay_equals_reference(golden, policy, version, world):
     np.testing.assert_allclose(losses, trace["trace/loss_mean"], rtol=1e-8)
     state = moco_tf.interchange.to_torch_state_dict(model)
     compared = 0
-    for name in trace.files:
+    for name in trace:
         if name.startswith("final/") and not name.endswith("num_batches_tracked"):
             assert _largest(state[name[6:]], trace[name]) < 1e-6, name
             compared += 1

@@ -245,7 +245,7 @@ def test_other_files_by_a_checkpoints_name_are_refused(tmp_path, suffix):
 @pytest.mark.parametrize("version", ["v1", "v2"])
 def test_official_moco_gives_its_query_backbone(golden, tmp_path, version, zipped):
     record = arrays(golden / f"init_{version}.npz")
-    state = {f"module.{n[len('init/') :]}": record[n] for n in record.files}
+    state = {f"module.{n[len('init/') :]}": record[n] for n in record}
     saved = {"epoch": 200, "arch": "resnet50", "state_dict": state}
     checkpoint = load_checkpoint(write_torch(saved, tmp_path / "m.pth.tar", zipped))
     assert checkpoint.kind == "MoCo v1 or v2"

@@ -50,7 +50,7 @@ def assert_same(got, expected):
 def test_reference_encoder_travels_to_the_bit(golden, version, head):
     record = arrays(golden / f"init_{version}.npz")
     prefix = "init/encoder_q."
-    state = {n[len(prefix) :]: record[n] for n in record.files if n.startswith(prefix)}
+    state = {n[len(prefix) :]: record[n] for n in record if n.startswith(prefix)}
     encoder = projection_encoder(ResNet((1, 1, 1, 1), width=8), head, dim=32)
     load_torch_state_dict(encoder, state)
     assert_same(to_torch_state_dict(encoder), state)
@@ -60,7 +60,7 @@ def test_reference_encoder_travels_to_the_bit(golden, version, head):
 def test_reference_model_travels_to_the_bit(golden, policy, name):
     policy(name)
     record = arrays(golden / "init_v2.npz")
-    state = {n[len("init/") :]: record[n] for n in record.files}
+    state = {n[len("init/") :]: record[n] for n in record}
     model = SimpleNamespace(
         name="moco",
         query_encoder=projection_encoder(ResNet((1, 1, 1, 1), width=8), dim=32),

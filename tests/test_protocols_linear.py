@@ -96,7 +96,7 @@ def test_images_to_head_equal_the_reference_in_float32(golden):
     prefix = "final/encoder_q."
     weights = {
         name[len(prefix) :]: state[name]
-        for name in state.files
+        for name in state
         if name.startswith(prefix) and ".fc." not in name
     }
 

@@ -61,7 +61,7 @@ def test_topology_equals_the_recorded_torchvision_network(golden, policy, name):
         width=int(record["meta/base_width"]),
     )
     encoder = projection_encoder(backbone, "linear", dim=32)
-    state = {n[6:]: record[n] for n in record.files if n.startswith("state/")}
+    state = {n[6:]: record[n] for n in record if n.startswith("state/")}
     load_torch_state_dict(encoder, state)
     images = (record["images"] / 255.0 - record["mean"]) / record["std"]
     close(backbone(images, training=False), record["eval_features"], 1e-11)
@@ -72,7 +72,7 @@ def test_topology_equals_the_recorded_torchvision_network(golden, policy, name):
         loss = tf.reduce_sum(outputs * record["cotangent"])
     close(outputs, record["train_out"], 1e-11)
     after = to_torch_state_dict(encoder)
-    for key in (n for n in record.files if n.startswith("after/")):
+    for key in (n for n in record if n.startswith("after/")):
         if not key.endswith("num_batches_tracked"):
             close(after[key[6:]], record[key], 1e-11, key)
 
@@ -80,11 +80,11 @@ def test_topology_equals_the_recorded_torchvision_network(golden, policy, name):
     for variable, gradient in zip(encoder.trainable_variables, gradients):
         variable.assign(gradient)  # to read the gradients under torch's names
     found = to_torch_state_dict(encoder)
-    compared = [n for n in record.files if n.startswith("grad/")]
+    compared = [n for n in record if n.startswith("grad/")]
     assert len(compared) > 50
     for key in compared:
         close(found[key[5:]], record[key], 1e-9, key)
-    for key in (n for n in record.files if n.startswith("grad_norm/")):
+    for key in (n for n in record if n.startswith("grad_norm/")):
         np.testing.assert_allclose(
             np.linalg.norm(found[key[10:]]), record[key], rtol=1e-9, err_msg=key
         )
