@@ -128,6 +128,9 @@ def report(rows: list[dict], predict: int) -> None:
         slope = (large["peak_mib"] - small["peak_mib"]) / (
             large["batch_size"] - small["batch_size"]
         )
+        if slope <= 0:  # what does not grow with the batch outweighs what does
+            print(f"{large['method']}: no prediction from batches as small as these")
+            continue
         peak = large["peak_mib"] + slope * (predict - large["batch_size"])
         print(f"{large['method']}: {peak / 1024:.1f} GiB predicted at batch {predict}")
     print(f"published: {PUBLISHED}")
