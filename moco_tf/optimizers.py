@@ -212,7 +212,8 @@ def make_schedule(
         learning_rate: the highest rate.
         epochs: length of the run.
         steps_per_epoch: optimiser steps in an epoch.
-        milestones: for "step", epochs at which the rate is multiplied.
+        milestones: for "step", epochs at which the rate is multiplied; without any it
+            stays the same.
         decay_factor: for "step", the multiplier.
         per_epoch: hold the rate within an epoch, as the reference does.
         warmup_epochs: length of a linear rise from 0, before the rest.
@@ -231,6 +232,8 @@ def make_schedule(
             rate, max(1, epochs * steps_per_epoch - warmup)
         )
     elif kind == "step":
+        # Keras wants a boundary at least; one at the very end changes nothing.
+        milestones = milestones or (epochs,)
         # Keras keeps a value up to and including its boundary.
         schedule = keras.optimizers.schedules.PiecewiseConstantDecay(
             [epoch * steps_per_epoch - warmup - 1 for epoch in milestones],

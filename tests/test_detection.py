@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import re
 
 import numpy as np
@@ -651,13 +650,6 @@ def test_true_boxes_of_all_images_are_collected(voc):
 
 
 # The command
-
-
-@pytest.fixture(autouse=True)
-def fresh_log():
-    """The log's handler would keep the stdout that an earlier test captured."""
-    yield
-    logging.getLogger("moco_tf").handlers.clear()
 
 
 @pytest.fixture(scope="module")

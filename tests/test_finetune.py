@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import logging
 import re
 
 import numpy as np
@@ -263,13 +262,6 @@ def test_subsets_explain_what_is_too_small():
 
 
 # The command
-
-
-@pytest.fixture(autouse=True)
-def fresh_log():
-    """The log's handler would keep the stdout that an earlier test captured."""
-    yield
-    logging.getLogger("moco_tf").handlers.clear()
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from conftest import mirrored
-from tiny import noise_batches, small_encoder
+from tiny import assert_trained_alike, noise_batches, small_encoder
 
 from moco_tf.contrast import SlotBank, bank_bytes
 from moco_tf.encoders.batchnorm import encode
@@ -73,13 +73,7 @@ def test_replicas_match_one_replica_with_as_many_groups(policy, replicas):
     one, strategy = memory_bank(groups=replicas), mirrored(replicas)
     with strategy.scope():
         many = memory_bank()
-    many.set_weights(one.get_weights())
-    for model in (one, many):
-        model.logs_ = model.fit(noise_batches(3), verbose=0).history
-    for name, value in one.logs_.items():
-        assert many.logs_[name] == pytest.approx(value, rel=1e-7), name
-    for ours, theirs in zip(many.trained_variables, one.trained_variables):
-        np.testing.assert_allclose(ours.numpy(), theirs.numpy(), rtol=1e-6, atol=1e-10)
+    assert_trained_alike(one, many, noise_batches(3))
     copies = strategy.experimental_local_results(many.bank.slots)
     assert len(copies) == replicas
     for copy in copies:

@@ -88,6 +88,14 @@ def test_warm_up_rises_linearly_and_hands_over():
     np.testing.assert_allclose(rates[20:], expected, atol=1e-9)
 
 
+@pytest.mark.parametrize("per_epoch", [False, True])
+def test_steps_without_milestones_keep_the_rate(per_epoch):
+    schedule = make_schedule(
+        "step", 0.3, epochs=2, steps_per_epoch=3, per_epoch=per_epoch
+    )
+    assert [float(schedule(step)) for step in range(6)] == [0.3] * 6
+
+
 def test_unknown_schedule_is_refused():
     with pytest.raises(ValueError, match='schedule="linear"'):
         make_schedule("linear", 1.0, epochs=1, steps_per_epoch=1)

@@ -1,6 +1,7 @@
 """A tiny encoder and batches of two views, for tests of the methods."""
 
 import numpy as np
+import pytest
 import tensorflow as tf
 from tensorflow import keras
 
@@ -56,6 +57,16 @@ def glyph_batches(steps, count=32, seed=0):
             "id": np.arange(steps * count).reshape(steps, count),
         }
     )
+
+
+def assert_trained_alike(one, many, batches):
+    """Trains both from the weights of `one`; logs and variables must agree."""
+    many.set_weights(one.get_weights())
+    ours, theirs = (m.fit(batches, verbose=0).history for m in (many, one))
+    for name, value in theirs.items():
+        assert ours[name] == pytest.approx(value, rel=1e-7), name
+    for mine, its in zip(many.trained_variables, one.trained_variables):
+        np.testing.assert_allclose(mine.numpy(), its.numpy(), rtol=1e-6, atol=1e-10)
 
 
 def central_differences(function, *arrays, step=1e-6):

@@ -104,8 +104,7 @@ def compile_detector(model: keras_cv.models.RetinaNet, settings: Detect) -> None
         # An epoch of one step: the settings count in steps.
         epochs=settings.steps,
         steps_per_epoch=1,
-        # One at the very end changes nothing.
-        milestones=settings.milestones or (settings.steps,),
+        milestones=settings.milestones,
         warmup_epochs=settings.warmup_steps,
     )
     # Keras adds gradients up over replicas, and each replica's loss is a mean.

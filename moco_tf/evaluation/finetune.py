@@ -120,8 +120,7 @@ def fit_classifier(
         learning_rate * batch / 256,
         epochs=settings.epochs,
         steps_per_epoch=steps,
-        # One at the very end changes nothing.
-        milestones=settings.milestones or (settings.epochs,),
+        milestones=settings.milestones,
         decay_factor=settings.decay_factor,
     )
     crops = labelled_crops(

@@ -9,12 +9,15 @@ import pathlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
 from moco_tf.config import ConfigError, load_config
 from moco_tf.config.protocols import Compare
 from moco_tf.protocols.figures import grouped_points
-from moco_tf.protocols.output import text_table, write_results
+from moco_tf.protocols.output import (
+    mean_and_spread,
+    summary,
+    text_table,
+    write_results,
+)
 
 _NOT_A_SETTING = ("name", "runs_dir", "seed")
 _NO_CONDITION = ("out", "seed", "distribution", "features")
@@ -65,7 +68,7 @@ def run(settings: Compare, paths: Sequence[pathlib.Path]) -> dict:
         for figure in figures
     }
     rows = [
-        {"runs": name, "figure": figure, **_summary(values[figure][i])}
+        {"runs": name, "figure": figure, **summary(values[figure][i])}
         for i, name in enumerate(names)
         for figure in figures
         if values[figure][i]
@@ -87,7 +90,11 @@ def run(settings: Compare, paths: Sequence[pathlib.Path]) -> dict:
     }
     write_results(folder, document, rows, {"compare": grouped_points(names, shown)})
     table = [
-        [name, str(len(group)), *(_cell(shares[i]) for shares in shown.values())]
+        [
+            name,
+            str(len(group)),
+            *(mean_and_spread(shares[i]) for shares in shown.values()),
+        ]
         for i, (name, group) in enumerate(zip(names, groups))
     ]
     print(text_table(["top-1, %", "runs", *shown], table))
@@ -186,22 +193,6 @@ def _differences(groups, names):
         if any(value != values[0] for value in values) and key != "path":
             differing[key] = dict(zip(names, values))
     return differing
-
-
-def _summary(shares):
-    """The spread is the sample standard deviation; one run has none."""
-    spread = float(np.std(shares, ddof=1)) if len(shares) > 1 else None
-    return {"count": len(shares), "mean": float(np.mean(shares)), "std": spread}
-
-
-def _cell(shares):
-    if not shares:
-        return "-"
-    summary = _summary(shares)
-    text = f"{100 * summary['mean']:.1f}"
-    if summary["std"] is not None:
-        text += f" ± {100 * summary['std']:.1f}"
-    return text
 
 
 def _unlike_conditions(runs):

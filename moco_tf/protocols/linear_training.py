@@ -34,16 +34,13 @@ class Recipe:
     batch_size: int
     learning_rate: float  # for a batch of 256
 
-    def make_schedule(self, steps: int) -> Schedule | float:
+    def make_schedule(self, steps: int) -> Schedule:
         """The rate of each step, held within an epoch as in the references."""
-        rate = self.learning_rate * self.batch_size / 256
         drops = {round(0.6 * self.epochs), round(0.8 * self.epochs)}
         drops = sorted(drop for drop in drops if 0 < drop < self.epochs)
-        if self.schedule == "step" and not drops:  # one epoch
-            return rate
         return make_schedule(
             self.schedule,
-            rate,
+            self.learning_rate * self.batch_size / 256,
             epochs=self.epochs,
             steps_per_epoch=steps,
             milestones=drops,

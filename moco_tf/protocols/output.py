@@ -12,6 +12,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 from matplotlib.figure import Figure
 
 from moco_tf.config import ConfigError
@@ -142,6 +143,28 @@ def text_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     ]
     rule = "-" * (sum(widths) + 2 * (len(widths) - 1))
     return "\n".join(f"  {line}" for line in (lines[0], rule, *lines[1:]))
+
+
+def summary(shares: Sequence[float]) -> dict[str, float | int | None]:
+    """Count, mean and sample standard deviation of the figure of several runs.
+
+    Args:
+        shares: 0 to 1; of none the mean is None, of one the deviation.
+    """
+    return {
+        "count": len(shares),
+        "mean": float(np.mean(shares)) if shares else None,
+        "std": float(np.std(shares, ddof=1)) if len(shares) > 1 else None,
+    }
+
+
+def mean_and_spread(shares: Sequence[float]) -> str:
+    """The same as text, in %: 67.5 ± 0.1."""
+    found = summary(shares)
+    if found["mean"] is None:
+        return "-"
+    text = f"{100 * found['mean']:.1f}"
+    return text if found["std"] is None else f"{text} ± {100 * found['std']:.1f}"
 
 
 def percent(share: float | None) -> str:

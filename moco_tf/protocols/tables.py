@@ -7,14 +7,18 @@ import logging
 import pathlib
 from collections.abc import Sequence
 
-import numpy as np
 from matplotlib.figure import Figure
 
 from moco_tf.config import ConfigError, load_config
 from moco_tf.config.protocols import Tables
 from moco_tf.config.sweep import Row, Sweep, load_sweep
 from moco_tf.protocols.figures import dots, lines
-from moco_tf.protocols.output import text_table, write_results
+from moco_tf.protocols.output import (
+    mean_and_spread,
+    summary,
+    text_table,
+    write_results,
+)
 
 log = logging.getLogger("moco_tf")
 
@@ -66,7 +70,7 @@ def _table(settings, path):
     folder = pathlib.Path(settings.out) if settings.out else path / "table"
     write_results(folder, document, rows, {"table": _picture(sweep, measured)})
     text = [
-        [row.name, str(len(shares)), _cell(shares), _number(row.published)]
+        [row.name, str(len(shares)), mean_and_spread(shares), _number(row.published)]
         for row, shares in zip(sweep.rows, measured)
     ]
     print(f"{sweep.title}; {document['data']}\n")
@@ -91,14 +95,14 @@ def _measured(path: pathlib.Path, row: Row, sweep: Sweep, figure: str) -> list[f
 
 
 def _row(row, shares):
+    found = summary(shares)
     return {
         "row": row.name,
         "series": row.series,
         "x": row.x,
-        "runs": len(shares),
-        "mean": float(np.mean(shares)) if shares else None,
-        # The sample's; one run has none.
-        "std": float(np.std(shares, ddof=1)) if len(shares) > 1 else None,
+        "runs": found["count"],
+        "mean": found["mean"],
+        "std": found["std"],
         "published": None if row.published is None else row.published / 100,
         "overrides": " ".join(row.overrides),
     }
@@ -125,13 +129,6 @@ def _picture(sweep: Sweep, measured) -> Figure:
     return lines(
         [(row.series or sweep.name, row.x) for row in sweep.rows], panels, sweep.x_label
     )
-
-
-def _cell(shares):
-    if not shares:
-        return "-"
-    text = f"{100 * np.mean(shares):.1f}"
-    return f"{text} ± {100 * np.std(shares, ddof=1):.1f}" if len(shares) > 1 else text
 
 
 def _number(value):
