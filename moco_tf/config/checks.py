@@ -5,7 +5,15 @@ from __future__ import annotations
 import dataclasses
 import math
 
-from moco_tf.config.tree import Config, ConfigError, Data
+from moco_tf.config.limits import (
+    at_least,
+    between,
+    crop_shares,
+    not_negative,
+    positive,
+    require,
+)
+from moco_tf.config.tree import Config, Data
 
 
 def validate(config: Config, replicas: int | None = None) -> None:
@@ -20,12 +28,12 @@ def validate(config: Config, replicas: int | None = None) -> None:
         ConfigError: one sentence with the key, its value, the limit and a remedy.
     """
     _check_finite(config)
-    _require(
+    require(
         config.name.strip(". ") and not set(config.name) & set("/\\"),
         f"name={config.name!r} must be a plain directory name such as 'demo'; "
         "put the folder that holds the runs in runs_dir.",
     )
-    _at_least(0, "seed", config.seed)
+    at_least(0, "seed", config.seed)
     _check_data(config)
     _check_method(config)
     _check_train(config)
@@ -34,34 +42,11 @@ def validate(config: Config, replicas: int | None = None) -> None:
     _check_replicas(config, replicas or config.requested_replicas)
 
 
-def _require(condition: object, sentence: str) -> None:
-    if not condition:
-        raise ConfigError(sentence)
-
-
-def _at_least(least: int, key: str, value: int | None) -> None:
-    _require(
-        value is None or value >= least,
-        f"{key}={value} is too small; use {least} or more.",
-    )
-
-
-def _between(low: float, high: float, key: str, value: float) -> None:
-    _require(
-        low <= value <= high,
-        f"{key}={value} is out of range; use a value from {low} to {high}.",
-    )
-
-
-def _positive(key: str, value: float) -> None:
-    _require(value > 0, f"{key}={value} must be positive; use a value above 0.")
-
-
 def _check_finite(config: Config) -> None:
     for section, fields in dataclasses.asdict(config).items():
         for key, value in fields.items() if isinstance(fields, dict) else ():
             numbers = value if isinstance(value, tuple) else (value,)
-            _require(
+            require(
                 all(math.isfinite(n) for n in numbers if isinstance(n, float)),
                 f"{section}.{key}={value} is not finite; use an ordinary number.",
             )
@@ -70,31 +55,26 @@ def _check_finite(config: Config) -> None:
 def _check_data(config: Config) -> None:
     data = config.data
     _check_source("data", data)
-    _between(16, 1024, "data.image_size", data.image_size)
-    _at_least(1, "data.channels", data.channels)
-    low, high = data.crop_scale
-    _require(
-        0 < low <= high <= 1,
-        f"data.crop_scale={[low, high]} must be two rising shares of the area above 0 "
-        "and up to 1; use for instance [0.2, 1.0].",
-    )
+    between(16, 1024, "data.image_size", data.image_size)
+    at_least(1, "data.channels", data.channels)
+    crop_shares("data.crop_scale", data.crop_scale)
     low, high = data.crop_ratio
-    _require(
+    require(
         0 < low <= high,
         f"data.crop_ratio={[low, high]} must be two rising positive ratios; "
         "use for instance [0.75, 1.3333].",
     )
-    _at_least(1, "data.shuffle_buffer", data.shuffle_buffer)
-    _at_least(1, "data.decode_threads", data.decode_threads)
-    _between(0, 1, "data.max_unreadable", data.max_unreadable)
+    at_least(1, "data.shuffle_buffer", data.shuffle_buffer)
+    at_least(1, "data.decode_threads", data.decode_threads)
+    between(0, 1, "data.max_unreadable", data.max_unreadable)
     for key in ("mean", "std"):
         values = getattr(config.augment, key)
-        _require(
+        require(
             values is None or len(values) == data.channels,
             f"augment.{key} has {len(values or ())} values but data.channels="
             f"{data.channels}; give one value per channel.",
         )
-    _require(
+    require(
         all(value > 0 for value in config.augment.std or ()),
         f"augment.std={list(config.augment.std or ())} must be positive; "
         "use values above 0.",
@@ -102,12 +82,12 @@ def _check_data(config: Config) -> None:
 
 
 def _check_source(section: str, data: Data) -> None:
-    _require(
+    require(
         data.source != "tfds" or data.name,
         f"{section}.name={data.name} but {section}.source=tfds needs a dataset; "
         f"set for instance {section}.name=cifar10.",
     )
-    _require(
+    require(
         data.source != "folder" or data.data_dir,
         f"{section}.data_dir={data.data_dir} but {section}.source=folder needs a "
         f"folder of images; add --{section}.data_dir=PATH.",
@@ -116,30 +96,27 @@ def _check_source(section: str, data: Data) -> None:
 
 def _check_method(config: Config) -> None:
     method, batch = config.method, config.train.batch_size
-    _at_least(1, "encoder.width", config.encoder.width)
-    _at_least(1, "method.dim", method.dim)
-    _at_least(1, "method.bn_groups", method.bn_groups)
+    at_least(1, "encoder.width", config.encoder.width)
+    at_least(1, "method.dim", method.dim)
+    at_least(1, "method.bn_groups", method.bn_groups)
     keys = 2 * batch if method.symmetric else batch
-    _require(
+    require(
         method.name != "moco" or method.queue_size >= keys,
         f"method.queue_size={method.queue_size} cannot hold the {keys} keys of one "
         f"global batch of train.batch_size={batch}; use {keys} or more.",
     )
-    _between(0, 1, "method.key_momentum", method.key_momentum)
-    _positive("method.temperature", method.temperature)
-    _at_least(1, "method.num_negatives", method.num_negatives)
-    _at_least(1, "method.hidden", method.hidden)
-    _require(
+    between(0, 1, "method.key_momentum", method.key_momentum)
+    positive("method.temperature", method.temperature)
+    at_least(1, "method.num_negatives", method.num_negatives)
+    at_least(1, "method.hidden", method.hidden)
+    require(
         0 <= method.slot_momentum < 1,
         f"method.slot_momentum={method.slot_momentum} is out of range; use 0 or more "
         "and less than 1.",
     )
-    _require(
-        method.proximal >= 0,
-        f"method.proximal={method.proximal} is negative; 0 leaves the term out.",
-    )
+    not_negative("method.proximal", method.proximal)
     size, patch = config.data.image_size, config.encoder.patch_size
-    _require(
+    require(
         not config.encoder.name.startswith("vit_") or size % max(patch, 1) == 0,
         f"data.image_size={size} does not divide into patches of encoder.patch_size="
         f"{patch}; use {_multiples_near(size, max(patch, 1))}.",
@@ -149,37 +126,34 @@ def _check_method(config: Config) -> None:
 def _check_optimizer(config: Config) -> None:
     optimizer, epochs = config.optimizer, config.train.epochs
     milestones = list(optimizer.milestones)
-    _positive("optimizer.learning_rate", optimizer.learning_rate)
-    _require(
+    positive("optimizer.learning_rate", optimizer.learning_rate)
+    require(
         0 <= optimizer.momentum < 1,
         f"optimizer.momentum={optimizer.momentum} is out of range; use 0 or more and "
         "less than 1.",
     )
-    _require(
-        optimizer.weight_decay >= 0,
-        f"optimizer.weight_decay={optimizer.weight_decay} is negative; use 0 or more.",
-    )
-    _require(
+    not_negative("optimizer.weight_decay", optimizer.weight_decay)
+    require(
         0 < optimizer.decay_factor <= 1,
         f"optimizer.decay_factor={optimizer.decay_factor} is out of range; use a value "
         "above 0 and up to 1.",
     )
-    _require(
+    require(
         0 <= optimizer.warmup_epochs < epochs,
         f"optimizer.warmup_epochs={optimizer.warmup_epochs} must be at least 0 and "
         f"less than train.epochs={epochs}; warm up for fewer epochs or train longer.",
     )
-    _require(
+    require(
         milestones or optimizer.schedule != "step",
         "optimizer.milestones=[] but optimizer.schedule=step needs epochs to drop at; "
         "use for instance [120, 160], or schedule=cosine.",
     )
-    _require(
+    require(
         not milestones or optimizer.schedule == "step",
         f"optimizer.milestones={milestones} has no effect with optimizer.schedule="
         "cosine; set milestones=[] or schedule=step.",
     )
-    _require(
+    require(
         milestones == sorted(set(milestones))
         and all(0 < epoch < epochs for epoch in milestones),
         f"optimizer.milestones={milestones} must rise and lie between 0 and "
@@ -189,21 +163,21 @@ def _check_optimizer(config: Config) -> None:
 
 def _check_train(config: Config) -> None:
     train, gpus = config.train, config.distribution.gpus
-    _at_least(1, "train.epochs", train.epochs)
-    _at_least(2, "train.batch_size", train.batch_size)
-    _at_least(1, "train.checkpoint_every", train.checkpoint_every)
-    _at_least(1, "train.keep_checkpoints", train.keep_checkpoints)
-    _at_least(1, "train.steps_per_epoch", train.steps_per_epoch)
+    at_least(1, "train.epochs", train.epochs)
+    at_least(2, "train.batch_size", train.batch_size)
+    at_least(1, "train.checkpoint_every", train.checkpoint_every)
+    at_least(1, "train.keep_checkpoints", train.keep_checkpoints)
+    at_least(1, "train.steps_per_epoch", train.steps_per_epoch)
     replicas = config.distribution.replicas
-    _at_least(1, "distribution.replicas", replicas)
+    at_least(1, "distribution.replicas", replicas)
     if gpus is None:
         return
-    _require(
+    require(
         gpus and len(set(gpus)) == len(gpus) and min(gpus) >= 0,
         f"distribution.gpus={list(gpus)} must be different indices from 0; "
         "use for instance [0, 1].",
     )
-    _require(
+    require(
         replicas in (None, len(gpus)),
         f"distribution.replicas={replicas} contradicts the {len(gpus)} devices of "
         f"distribution.gpus={list(gpus)}; leave one of the two out.",
@@ -212,19 +186,19 @@ def _check_train(config: Config) -> None:
 
 def _check_monitor(config: Config) -> None:
     monitor = config.monitor
-    _at_least(0, "monitor.every", monitor.every)
+    at_least(0, "monitor.every", monitor.every)
     if not monitor.every:
         return
     _check_source("monitor", config.monitor_train)
     for key in ("max_train", "max_test", "knn_k", "batch_size"):
-        _at_least(1, f"monitor.{key}", getattr(monitor, key))
-    _require(
+        at_least(1, f"monitor.{key}", getattr(monitor, key))
+    require(
         monitor.max_train is None or monitor.knn_k <= monitor.max_train,
         f"monitor.knn_k={monitor.knn_k} is more than monitor.max_train="
         f"{monitor.max_train} reference images; use {monitor.max_train} or fewer "
         "neighbours.",
     )
-    _positive("monitor.knn_temperature", monitor.knn_temperature)
+    positive("monitor.knn_temperature", monitor.knn_temperature)
 
 
 def _check_replicas(config: Config, replicas: int | None) -> None:
@@ -232,12 +206,12 @@ def _check_replicas(config: Config, replicas: int | None) -> None:
         return
     batch, groups = config.train.batch_size, config.bn_groups(replicas)
     where = "replica" if replicas == 1 else "replicas"
-    _require(
+    require(
         batch % replicas == 0,
         f"train.batch_size={batch} does not divide among {replicas} {where}; "
         f"use {_multiples_near(batch, replicas)}.",
     )
-    _require(
+    require(
         batch % (replicas * groups) == 0,
         f"train.batch_size={batch} does not divide among {replicas} {where} of "
         f"{groups} batch-norm groups; use {_multiples_near(batch, replicas * groups)}, "

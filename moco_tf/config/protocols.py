@@ -3,11 +3,18 @@
 # ruff: noqa: UP045  (jsonargparse evaluates the hints; Python 3.9 cannot do X | None)
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
 from typing import Literal, Optional
 
-from moco_tf.config.tree import ConfigError, Distribution
+from moco_tf.config.limits import (
+    at_least,
+    between,
+    crop_shares,
+    inner_share,
+    positive,
+    require,
+)
+from moco_tf.config.tree import Distribution
 
 
 @dataclass(frozen=True)
@@ -42,11 +49,7 @@ class LabelledData:
         """Raises ConfigError, in one sentence, where a value is out of range."""
         at_least(1, "data.max_train", self.max_train)
         at_least(1, "data.max_test", self.max_test)
-        require(
-            0 <= self.max_unreadable <= 1,
-            f"data.max_unreadable={self.max_unreadable} is out of range; use a share "
-            "from 0 to 1.",
-        )
+        between(0, 1, "data.max_unreadable", self.max_unreadable)
 
 
 @dataclass(frozen=True)
@@ -100,10 +103,7 @@ class KNN:
         for k in self.k:
             at_least(1, "k", k)
         for temperature in self.temperature:
-            require(
-                temperature > 0 and math.isfinite(temperature),
-                f"temperature={temperature} must be positive; use for instance 0.07.",
-            )
+            positive("temperature", temperature)
 
 
 @dataclass(frozen=True)
@@ -136,11 +136,7 @@ class Sweep:
             positive("sweep.learning_rates", rate)
         for decay in self.weight_decays:
             positive("sweep.weight_decays", decay)
-        require(
-            0 < self.held_out < 1,
-            f"sweep.held_out={self.held_out} is out of range; use a share between 0 "
-            "and 1.",
-        )
+        inner_share("sweep.held_out", self.held_out)
 
 
 @dataclass(frozen=True)
@@ -191,12 +187,7 @@ class Linear:
         at_least(0, "seed", self.seed)
         if self.learning_rate is not None:
             positive("learning_rate", self.learning_rate)
-        low, high = self.crop_scale
-        require(
-            0 < low <= high <= 1,
-            f"crop_scale={[low, high]} must be two rising shares of the area above 0 "
-            "and up to 1; use for instance [0.08, 1.0].",
-        )
+        crop_shares("crop_scale", self.crop_scale)
         require(
             self.protocol != "cached" or self.learning_rate is None,
             f"learning_rate={self.learning_rate} has no effect with protocol=cached; "
@@ -232,25 +223,3 @@ class Tables:
 
     def check(self) -> None:
         """There is nothing to check."""
-
-
-def require(condition: object, sentence: str) -> None:
-    """Raises ConfigError(sentence) unless the condition holds."""
-    if not condition:
-        raise ConfigError(sentence)
-
-
-def at_least(least: int, key: str, value: int | None) -> None:
-    """Raises ConfigError unless the value is None or large enough."""
-    require(
-        value is None or value >= least,
-        f"{key}={value} is too small; use {least} or more.",
-    )
-
-
-def positive(key: str, value: float) -> None:
-    """Raises ConfigError unless the value is an ordinary number above 0."""
-    require(
-        value > 0 and math.isfinite(value),
-        f"{key}={value} must be positive; use a value above 0.",
-    )

@@ -6,7 +6,15 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal, Optional
 
-from moco_tf.config.protocols import LabelledData, at_least, positive, require
+from moco_tf.config.limits import (
+    at_least,
+    crop_shares,
+    inner_share,
+    not_negative,
+    positive,
+    require,
+)
+from moco_tf.config.protocols import LabelledData
 from moco_tf.config.tree import Distribution
 
 
@@ -71,20 +79,12 @@ class Finetune:
             require(values, f"{key}=[] is empty; give at least one value.")
             for value in values:
                 positive(key, value)
-        require(
-            0 < self.held_out < 1,
-            f"held_out={self.held_out} is out of range; use a share between 0 and 1.",
-        )
+        inner_share("held_out", self.held_out)
         at_least(1, "epochs", self.epochs)
         _check_milestones(self.milestones, "epochs", self.epochs)
         positive("decay_factor", self.decay_factor)
         _check_training(self)
-        low, high = self.crop_scale
-        require(
-            0 < low <= high <= 1,
-            f"crop_scale={[low, high]} must be two rising shares of the area above 0 "
-            "and up to 1; use for instance [0.08, 1.0].",
-        )
+        crop_shares("crop_scale", self.crop_scale)
 
 
 @dataclass(frozen=True)
@@ -210,10 +210,7 @@ def _check_training(settings: Finetune | Detect) -> None:
     at_least(2, "batch_size", settings.batch_size)
     at_least(0, "seed", settings.seed)
     at_least(1, "distribution.replicas", settings.distribution.replicas)
-    require(
-        settings.weight_decay >= 0,
-        f"weight_decay={settings.weight_decay} is negative; use 0 or more.",
-    )
+    not_negative("weight_decay", settings.weight_decay)
 
 
 def _check_milestones(milestones: tuple[int, ...], key: str, total: int) -> None:

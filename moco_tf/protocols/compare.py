@@ -88,7 +88,8 @@ def run(settings: Compare, paths: Sequence[pathlib.Path]) -> dict:
         for figure in figures
         if not figure.endswith(" top5")
     }
-    write_results(folder, document, rows, {"compare": grouped_points(names, shown)})
+    picture = grouped_points("Accuracy by run, %", names, shown)
+    write_results(folder, document, rows, {"compare": picture})
     table = [
         [
             name,

@@ -12,7 +12,7 @@ from tensorflow import keras
 from moco_tf.augment import Normalize
 from moco_tf.callbacks import Progress
 from moco_tf.config import ConfigError
-from moco_tf.config.protocols import require
+from moco_tf.config.limits import require
 from moco_tf.config.transfer import Detect
 from moco_tf.data.box_views import training_boxes, whole_images
 from moco_tf.data.boxes import check_same_classes, joined, open_boxes
@@ -200,9 +200,7 @@ def _pictures(arms, class_names):
         ]
         for arm in arms
     }
-    over_steps = curves(steps, panels)
-    for axes in over_steps.axes:
-        axes.set_xlabel("step")
-    classes = grouped_points(class_names, of_class)
-    classes.axes[0].set_title("AP50 by class, %", loc="left", fontsize=10.5)
-    return {"curves": over_steps, "classes": classes}
+    return {
+        "curves": curves(steps, panels, x_label="step"),
+        "classes": grouped_points("AP50 by class, %", class_names, of_class),
+    }

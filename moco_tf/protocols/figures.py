@@ -8,8 +8,8 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-_COLOURS = ("#2166ac", "#d9730d", "#2a9d5c", "#d1495b", "#7b5ea7", "#8c6d31")
-_INK, _GREY = "#333333", "#7a7a7a"
+from moco_tf.report import look
+
 _NAMED_CLASSES = 30  # more names than this cannot be read
 
 
@@ -32,10 +32,10 @@ def confusion_matrix(
     figure = Figure(figsize=(side, side), facecolor="white", layout="constrained")
     axes = figure.add_subplot()
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, interpolation="nearest")
-    axes.set_title(title, loc="left", fontsize=10.5, color=_INK)
-    axes.set_xlabel("predicted", fontsize=9, color=_GREY)
-    axes.set_ylabel("label, with its accuracy", fontsize=9, color=_GREY)
-    axes.tick_params(colors=_GREY, labelsize=8.5, length=0)
+    look.title(axes, title)
+    axes.set_xlabel("predicted", fontsize=9, color=look.GREY)
+    axes.set_ylabel("label, with its accuracy", fontsize=9, color=look.GREY)
+    axes.tick_params(colors=look.GREY, labelsize=8.5, length=0)
     for spine in axes.spines.values():
         spine.set_visible(False)
     if classes > _NAMED_CLASSES:
@@ -45,7 +45,7 @@ def confusion_matrix(
     axes.set_yticks(range(classes), rows)
     for (row, column), share in np.ndenumerate(shares):
         if share >= 0.005:
-            colour = "white" if share > 0.5 else _INK
+            colour = "white" if share > 0.5 else look.INK
             text = f"{100 * share:.0f}"
             axes.text(column, row, text, color=colour, fontsize=7.5, ha="center",
                       va="center")  # fmt: skip
@@ -53,27 +53,30 @@ def confusion_matrix(
 
 
 def curves(
-    epochs: Sequence[float], panels: Mapping[str, Mapping[str, Sequence[float]]]
+    times: Sequence[float],
+    panels: Mapping[str, Mapping[str, Sequence[float]]],
+    x_label: str = "epoch",
 ) -> Figure:
-    """Draws figures over epochs, a panel for each scale.
+    """Draws figures over epochs or steps, a panel for each scale.
 
     Args:
-        epochs: the common abscissa.
+        times: the common abscissa, whole numbers.
         panels: title of a panel -> name of a line -> its values.
+        x_label: what the abscissa counts.
     """
     size = (5.5 * len(panels), 3.8)
     figure = Figure(figsize=size, facecolor="white", layout="constrained")
     for axes, (title, lines) in zip(
         np.atleast_1d(figure.subplots(1, len(panels))), panels.items()
     ):
-        axes.set_title(title, loc="left", fontsize=10.5, color=_INK)
-        for colour, (name, values) in zip(_COLOURS, lines.items()):
-            axes.plot(epochs, values, color=colour, linewidth=1.8, label=name,
-                      marker="o" if len(epochs) == 1 else None)  # fmt: skip
-        axes.set_xlabel("epoch", fontsize=8.5, color=_GREY)
+        look.title(axes, title)
+        for colour, (name, values) in zip(look.COLOURS, lines.items()):
+            axes.plot(times, values, color=colour, linewidth=1.8, label=name,
+                      marker="o" if len(times) == 1 else None)  # fmt: skip
+        axes.set_xlabel(x_label, fontsize=8.5, color=look.GREY)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
-        axes.legend(frameon=False, fontsize=8.5, labelcolor=_INK)
-        _finish(axes)
+        axes.legend(frameon=False, fontsize=8.5, labelcolor=look.INK)
+        look.finish(axes)
     return figure
 
 
@@ -94,15 +97,15 @@ def heat_map(
     figure = Figure(figsize=size, facecolor="white", layout="constrained")
     axes = figure.add_subplot()
     axes.imshow(values, cmap="Blues", aspect="auto", interpolation="nearest")
-    axes.set_title(title, loc="left", fontsize=10.5, color=_INK)
-    axes.set_ylabel(labels[0], fontsize=9, color=_GREY)
-    axes.set_xlabel(labels[1], fontsize=9, color=_GREY)
+    look.title(axes, title)
+    axes.set_ylabel(labels[0], fontsize=9, color=look.GREY)
+    axes.set_xlabel(labels[1], fontsize=9, color=look.GREY)
     axes.set_xticks(range(len(columns)), columns)
     axes.set_yticks(range(len(rows)), rows)
-    axes.tick_params(colors=_GREY, labelsize=8.5, length=0)
+    axes.tick_params(colors=look.GREY, labelsize=8.5, length=0)
     middle = (np.min(values) + np.max(values)) / 2
     for (row, column), value in np.ndenumerate(values):
-        colour = "white" if value > middle else _INK
+        colour = "white" if value > middle else look.INK
         axes.text(column, row, f"{100 * value:.1f}", color=colour, fontsize=8.5,
                   ha="center", va="center")  # fmt: skip
     for spine in axes.spines.values():
@@ -111,11 +114,12 @@ def heat_map(
 
 
 def grouped_points(
-    groups: Sequence[str], series: Mapping[str, Sequence[Sequence[float]]]
+    title: str, groups: Sequence[str], series: Mapping[str, Sequence[Sequence[float]]]
 ) -> Figure:
     """Draws each measured value as a point and each mean as a bar, by group.
 
     Args:
+        title: line above.
         groups: names along the abscissa.
         series: name of a figure -> for each group the values of its runs, 0 to 1.
     """
@@ -124,7 +128,7 @@ def grouped_points(
     axes = figure.add_subplot()
     width = 0.8 / len(series)
     for number, (name, values) in enumerate(series.items()):
-        colour = _COLOURS[number % len(_COLOURS)]
+        colour = look.COLOURS[number % len(look.COLOURS)]
         place = np.arange(len(groups)) + (number - (len(series) - 1) / 2) * width
         filled = [i for i, of_group in enumerate(values) if len(of_group)]
         means = [100 * np.mean(values[i]) for i in filled]
@@ -133,15 +137,15 @@ def grouped_points(
         for i, mean in zip(filled, means):
             shown = 100 * np.asarray(values[i])
             axes.plot([place[i]] * len(shown), shown, ".", color=colour, markersize=7)
-            axes.text(place[i], max(shown) + 1, f"{mean:.1f}", color=_INK, fontsize=8,
-                      ha="center", va="bottom")  # fmt: skip
-    axes.set_title("Accuracy by run, %", loc="left", fontsize=10.5, color=_INK)
+            axes.text(place[i], max(shown) + 1, f"{mean:.1f}", color=look.INK,
+                      fontsize=8, ha="center", va="bottom")  # fmt: skip
+    look.title(axes, title)
     axes.set_xticks(range(len(groups)), groups)
     axes.set_xlim(-0.5, len(groups) - 0.5)
     axes.set_ylim(0, 105)
-    axes.legend(frameon=False, fontsize=8.5, labelcolor=_INK, loc="upper left",
+    axes.legend(frameon=False, fontsize=8.5, labelcolor=look.INK, loc="upper left",
                 bbox_to_anchor=(1.0, 1.0))  # fmt: skip
-    _finish(axes)
+    look.finish(axes)
     return figure
 
 
@@ -157,21 +161,22 @@ def dots(
     size = (2.5 + 3.5 * len(panels), 1.2 + 0.42 * len(names))
     figure = Figure(figsize=size, facecolor="white", layout="constrained")
     columns = np.atleast_1d(figure.subplots(1, len(panels), sharey=True))
-    for axes, (title, values), colour in zip(columns, panels.items(), _COLOURS):
-        axes.set_title(title, loc="left", fontsize=10.5, color=_INK)
+    for axes, (title, values), colour in zip(columns, panels.items(), look.COLOURS):
+        look.title(axes, title)
         for row, shown in enumerate(values):
             if not len(shown):
                 continue
             mean = np.mean(shown)
             axes.plot(shown, [row] * len(shown), ".", color=colour, alpha=0.6)
             axes.plot(mean, row, "|", color=colour, markersize=16, markeredgewidth=2)
-            axes.annotate(f"{mean:.1f}", (mean, row), (0, 9), color=_INK, fontsize=8,
-                          textcoords="offset points", ha="center")  # fmt: skip
+            axes.annotate(
+                f"{mean:.1f}", (mean, row), (0, 9), textcoords="offset points",
+                color=look.INK, fontsize=8, ha="center",
+            )  # fmt: skip
         axes.margins(x=0.15)
         axes.set_ylim(len(names) - 0.5, -0.7)
         axes.set_yticks(range(len(names)), names)
-        _finish(axes)
-        axes.grid(axis="x", color="#eeeeee", linewidth=0.8)
+        look.finish(axes, grid="both")
     return figure
 
 
@@ -194,8 +199,8 @@ def lines(
     for axes, (title, values) in zip(
         np.atleast_1d(figure.subplots(1, len(panels))), panels.items()
     ):
-        axes.set_title(title, loc="left", fontsize=10.5, color=_INK)
-        for name, colour in zip(series, _COLOURS):
+        look.title(axes, title)
+        for name, colour in zip(series, look.COLOURS):
             own = sorted(
                 (x, list(shown))
                 for (of, x), shown in zip(points, values)
@@ -209,18 +214,8 @@ def lines(
         axes.set_xscale("log")
         axes.set_xticks(ticks, [f"{x:g}" for x in ticks])
         axes.minorticks_off()
-        axes.set_xlabel(x_label, fontsize=8.5, color=_GREY)
+        axes.set_xlabel(x_label, fontsize=8.5, color=look.GREY)
         if len(series) > 1:
-            axes.legend(frameon=False, fontsize=8.5, labelcolor=_INK)
-        _finish(axes)
+            axes.legend(frameon=False, fontsize=8.5, labelcolor=look.INK)
+        look.finish(axes)
     return figure
-
-
-def _finish(axes):
-    for side in ("top", "right"):
-        axes.spines[side].set_visible(False)
-    for side in ("left", "bottom"):
-        axes.spines[side].set_color("#bbbbbb")
-    axes.tick_params(colors=_GREY, labelsize=8.5, length=3)
-    axes.grid(axis="y", color="#eeeeee", linewidth=0.8)
-    axes.set_axisbelow(True)

@@ -13,7 +13,7 @@ from tensorflow import keras
 from moco_tf.augment import Normalize
 from moco_tf.callbacks import Progress
 from moco_tf.config import ConfigError
-from moco_tf.config.protocols import require
+from moco_tf.config.limits import require
 from moco_tf.config.transfer import Finetune
 from moco_tf.data.balanced import balanced_subset, held_out
 from moco_tf.data.pipeline import labelled_batches
@@ -219,6 +219,5 @@ def _pictures(arms):
         "Top-1 on training crops, %": accuracies,
     }
     bars = {arm.start: [[arm.top1], [arm.top5]] for arm in arms}
-    accuracy = grouped_points(["top-1", "top-5"], bars)
-    accuracy.axes[0].set_title("Test accuracy, %", loc="left", fontsize=10.5)
+    accuracy = grouped_points("Test accuracy, %", ["top-1", "top-5"], bars)
     return {"curves": curves(epochs, panels), "accuracy": accuracy}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import pathlib
+import statistics
 from collections.abc import Sequence
 
 from matplotlib.figure import Figure
@@ -52,13 +53,15 @@ def _table(settings, path):
             "train.py --sweep configs/sweeps/ablation.yaml."
         )
     sweep = load_sweep(file)
-    measured = [_measured(path, row, sweep, settings.figure) for row in sweep.rows]
-    if not any(measured):
+    finished = [_finished(path, row, sweep) for row in sweep.rows]
+    rows = [
+        _row(row, of_row, settings.figure) for row, of_row in zip(sweep.rows, finished)
+    ]
+    if not any(row["runs"] for row in rows):
         raise ConfigError(
             f"no run of {path} has {settings.figure}; finish the sweep, with "
             "monitor.every above 0."
         )
-    rows = [_row(row, shares) for row, shares in zip(sweep.rows, measured)]
     document = {
         "protocol": "tables",
         "title": sweep.title,
@@ -68,34 +71,48 @@ def _table(settings, path):
         "rows": rows,
     }
     folder = pathlib.Path(settings.out) if settings.out else path / "table"
-    write_results(folder, document, rows, {"table": _picture(sweep, measured)})
+    picture = _picture(sweep, finished, settings.figure)
+    write_results(folder, document, rows, {"table": picture})
     text = [
-        [row.name, str(len(shares)), mean_and_spread(shares), _number(row.published)]
-        for row, shares in zip(sweep.rows, measured)
+        [
+            row["row"],
+            str(row["runs"]),
+            mean_and_spread(_shares(of_row, settings.figure)),
+            _number(row["published"], 100, ".1f"),
+            _number(row["images_per_second"], 1, ",.0f"),
+            _number(row["peak_memory_mib"], 1 / 1024, ".2f"),
+        ]
+        for row, of_row in zip(rows, finished)
     ]
+    heads = ["row", "runs", f"{settings.figure}, %", "published, %", "images/s", "GiB"]
     print(f"{sweep.title}; {document['data']}\n")
-    print(text_table(["row", "runs", f"{settings.figure}, %", "published, %"], text))
+    print(text_table(heads, text))
     if sweep.source:
         print(f"\npublished: {sweep.source}")
     print(f"\nWritten to {folder}.")
     return document
 
 
-def _measured(path: pathlib.Path, row: Row, sweep: Sweep, figure: str) -> list[float]:
-    """The row's figure, 0 to 1, of each seed whose run is finished."""
-    shares = []
+def _finished(path: pathlib.Path, row: Row, sweep: Sweep) -> list[dict]:
+    """What each seed's run left, where it is finished."""
+    found = []
     for seed in sweep.seeds:
-        summary = path / f"{row.name}-seed{seed}" / "report" / "summary.json"
-        if not summary.is_file():
-            log.warning("%s is not finished and left out.", summary.parent.parent)
-            continue
-        trained = json.loads(summary.read_text()).get("trained", {})
-        shares += [trained[figure]] if figure in trained else []
-    return shares
+        file = path / f"{row.name}-seed{seed}" / "report" / "summary.json"
+        if file.is_file():
+            found.append(json.loads(file.read_text()))
+        else:
+            log.warning("%s is not finished and left out.", file.parent.parent)
+    return found
 
 
-def _row(row, shares):
-    found = summary(shares)
+def _shares(runs: list[dict], figure: str) -> list[float]:
+    """The figure, 0 to 1, of the runs that measured it."""
+    trained = [run.get("trained", {}) for run in runs]
+    return [figures[figure] for figures in trained if figure in figures]
+
+
+def _row(row, runs, figure):
+    found = summary(_shares(runs, figure))
     return {
         "row": row.name,
         "series": row.series,
@@ -104,8 +121,15 @@ def _row(row, shares):
         "mean": found["mean"],
         "std": found["std"],
         "published": None if row.published is None else row.published / 100,
+        "images_per_second": _typical(runs, "images_per_second"),
+        "peak_memory_mib": _typical(runs, "peak_memory_mib"),
         "overrides": " ".join(row.overrides),
     }
+
+
+def _typical(runs, key):
+    values = [run["cost"][key] for run in runs if "cost" in run]
+    return statistics.median(values) if values else None
 
 
 def _data(path, sweep):
@@ -119,17 +143,17 @@ def _data(path, sweep):
     )
 
 
-def _picture(sweep: Sweep, measured) -> Figure:
+def _picture(sweep: Sweep, finished: list[list[dict]], figure: str) -> Figure:
     published = [row.published for row in sweep.rows]
-    panels = {"measured here, %": [[100 * s for s in shares] for shares in measured]}
+    measured = [[100 * share for share in _shares(runs, figure)] for runs in finished]
+    panels = {f"{figure}, measured here, %": measured}
     if any(value is not None for value in published):
         panels["published, %"] = [[] if v is None else [v] for v in published]
     if sweep.x_label is None:
         return dots([row.name for row in sweep.rows], panels)
-    return lines(
-        [(row.series or sweep.name, row.x) for row in sweep.rows], panels, sweep.x_label
-    )
+    points = [(row.series or sweep.name, row.x) for row in sweep.rows]
+    return lines(points, panels, sweep.x_label)
 
 
-def _number(value):
-    return "-" if value is None else f"{value:.1f}"
+def _number(value, factor, style):
+    return "-" if value is None else format(factor * value, style)

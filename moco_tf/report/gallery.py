@@ -1,0 +1,165 @@
+"""Images laid out for the eye: nearest neighbours, and the two views."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from moco_tf.evaluation.knn import nearest_neighbours
+from moco_tf.report import look
+
+
+def neighbour_gallery(
+    images: np.ndarray,
+    features: np.ndarray,
+    labels: np.ndarray,
+    class_names: Sequence[str],
+    out_path: str | os.PathLike,
+    queries: int = 8,
+    k: int = 7,
+) -> Path:
+    """Draw some images, each with its nearest neighbours in feature space.
+
+    Args:
+        images: uint8 (N,H,W,C); a channel count other than 3 shows the first, grey.
+        features: float (N,F), of the same images.
+        labels: int (N,); -1 where unlabelled. A neighbour gets a solid green frame
+            where its label is the query's and a dashed red one where it is not.
+        class_names: name of each label; may be empty.
+        out_path: the PNG to write; its folder is made.
+        queries: rows, spread over the classes when labelled.
+        k: neighbours of each query, at most N - 1.
+
+    Returns:
+        `out_path`, as a `Path`.
+
+    Raises:
+        ValueError: fewer than two images.
+    """
+    labels = np.asarray(labels)
+    k = min(k, len(images) - 1)
+    if k < 1:
+        raise ValueError(
+            f"A neighbour gallery of {len(images)} images has no neighbours to show; "
+            "give it at least two images."
+        )
+    chosen = _spread_queries(labels, queries)
+    index, similarity = nearest_neighbours(
+        features, np.asarray(features)[chosen], k + 1
+    )
+    width, height = 1.05 * (k + 1.2) + 0.2, 1.25 * len(chosen) + 0.3
+    figure = Figure(figsize=(width, height), facecolor="white")
+    grid = figure.subplots(
+        len(chosen),
+        k + 2,
+        squeeze=False,
+        width_ratios=[1, 0.15] + [1] * k,  # the gap keeps the query apart
+        gridspec_kw={
+            "left": 0.1 / width,
+            "right": 1 - 0.1 / width,
+            "top": 1 - 0.3 / height,
+            "bottom": 0.2 / height,
+            "wspace": 0.08,
+            "hspace": 0.2,
+        },
+    )
+    for axes in grid.flat:
+        axes.set_axis_off()
+    for row, query, near, cosines in zip(grid, chosen, index, similarity):
+        _draw_image(row[0], images[query], _class_name(labels[query], class_names))
+        others = [pair for pair in zip(near, cosines) if pair[0] != query]
+        for axes, (neighbour, cosine) in zip(row[2:], others):
+            _draw_image(axes, images[neighbour], f"{cosine:.2f}")
+            if labels[query] >= 0 and labels[neighbour] >= 0:
+                _draw_frame(axes, labels[query] == labels[neighbour])
+    grid[0, 0].set_title("query", fontsize=9, color=look.INK)
+    grid[0, 2].set_title(
+        "nearest neighbours, cosine below", fontsize=9, color=look.INK, loc="left"
+    )
+    return look.save(figure, out_path)
+
+
+def view_grid(
+    query_views: np.ndarray,
+    key_views: np.ndarray,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    columns: int = 4,
+) -> np.ndarray:
+    """The two augmented views of some images side by side, for TensorBoard.
+
+    Args:
+        query_views: (N,H,W,C): uint8, or float normalised by `mean` and `std`.
+        key_views: the same images' other views, of the same shape and dtype.
+        mean: C values in 0..1 units; None when floats are in [0, 1] as they are.
+        std: C values in 0..1 units, with `mean`.
+        columns: pairs in a row.
+
+    Returns:
+        uint8 (height, width, 3): pairs in rows, a thin gap inside a pair and a wide
+        one between pairs. A channel count other than 3 shows the first, grey.
+    """
+    left = _displayable(query_views, mean, std)
+    right = _displayable(key_views, mean, std)
+    count, height, width, _ = left.shape
+    thin, wide = max(1, width // 32), max(4, width // 8)
+    columns = min(columns, count)
+    rows = -(-count // columns)
+    step_y, step_x = height + wide, 2 * width + thin + wide
+    grid = np.full((rows * step_y + wide, columns * step_x + wide, 3), 255, np.uint8)
+    for i in range(count):
+        top = wide + (i // columns) * step_y
+        start = wide + (i % columns) * step_x
+        middle = start + width + thin
+        grid[top : top + height, start : start + width] = left[i]
+        grid[top : top + height, middle : middle + width] = right[i]
+    return grid
+
+
+def _spread_queries(labels, count):
+    """Row numbers of up to `count` images, cycling through the classes."""
+    groups = [np.flatnonzero(labels == label) for label in np.unique(labels)]
+    if len(groups) == 1:
+        return np.unique(np.linspace(0, len(labels) - 1, count).astype(int))
+    longest = max(len(group) for group in groups)
+    turns = [g[i] for i in range(longest) for g in groups if i < len(g)]
+    return np.array(turns[:count])
+
+
+def _class_name(label, class_names):
+    return class_names[label] if 0 <= label < len(class_names) else ""
+
+
+def _draw_image(axes, image, caption):
+    image = image if image.shape[-1] == 3 else np.repeat(image[..., :1], 3, axis=-1)
+    axes.set_axis_on()
+    axes.imshow(image, interpolation="nearest" if len(image) <= 64 else "antialiased")
+    axes.set_xticks([])
+    axes.set_yticks([])
+    axes.set_xlabel(caption, fontsize=8, color=look.GREY, labelpad=3)
+    for spine in axes.spines.values():
+        spine.set_visible(False)
+
+
+def _draw_frame(axes, right):
+    for spine in axes.spines.values():
+        spine.set_visible(True)
+        spine.set_color(look.GREEN if right else look.RED)
+        spine.set_linewidth(2.5)
+        spine.set_linestyle("-" if right else (0, (2, 1)))
+        spine.set_capstyle("butt")
+
+
+def _displayable(views, mean, std):
+    """Uint8 (N,H,W,3)."""
+    views = np.asarray(views)
+    if views.dtype != np.uint8:
+        views = views.astype(np.float32)
+        if mean is not None:
+            views = views * np.asarray(std) + np.asarray(mean)
+        views = np.clip(np.round(255 * views), 0, 255).astype(np.uint8)
+    return views if views.shape[-1] == 3 else np.repeat(views[..., :1], 3, axis=-1)

@@ -1,0 +1,183 @@
+"""A run's curves."""
+
+from __future__ import annotations
+
+import csv
+import os
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from moco_tf.report import look
+
+
+def plot_history(
+    history_csv: str | os.PathLike,
+    out_path: str | os.PathLike,
+    *,
+    negatives: int | None = None,
+    raw_knn: float | None = None,
+    raw_linear: float | None = None,
+    title: str = "",
+) -> Path:
+    """Draw loss, contrastive accuracy, probes and collapse indicators of a run.
+
+    Args:
+        history_csv: one row per epoch; empty cells are skipped. A row of epoch 0
+            holds the untrained encoder's `knn` and `linear`.
+        out_path: the PNG to write; its folder is made.
+        negatives: K, for the ceiling ln(1 + K) of an uninformed encoder.
+        raw_knn: kNN accuracy on raw pixels, in [0, 1].
+        raw_linear: linear probe's accuracy on raw pixels, in [0, 1].
+        title: line above the four panels.
+
+    Returns:
+        `out_path`, as a `Path`.
+
+    Raises:
+        ValueError: the file holds no rows.
+    """
+    history = _read_history(history_csv)
+    figure = Figure(figsize=(12, 8), facecolor="white")
+    grid = figure.add_gridspec(
+        2, 2, left=0.04, right=0.885, top=0.9, bottom=0.06, wspace=0.45, hspace=0.28
+    )
+    loss, contrast, probes = (figure.add_subplot(grid[i]) for i in (0, 1, 2))
+    strips = grid[3].subgridspec(3, 1, hspace=0.25).subplots()
+    figure.text(0.04, 0.955, title, fontsize=13, color=look.INK)
+    _plot_loss(loss, history, negatives)
+    _plot_contrast(contrast, history)
+    _plot_probes(probes, history, raw_knn, raw_linear)
+    _plot_collapse(strips, history)
+    for axes in figure.axes:
+        _finish_axes(axes, history["epoch"])
+    for axes in (probes, strips[-1]):
+        axes.set_xlabel("epoch", fontsize=8.5, color=look.GREY)
+    return look.save(figure, out_path)
+
+
+def _read_history(path):
+    """Column name -> float array, NaN where a cell is empty."""
+    with open(path, newline="") as file:
+        rows = list(csv.DictReader(file))
+    if not rows:
+        raise ValueError(
+            f"{path} holds no epochs; train for at least one before drawing."
+        )
+    return {
+        name: np.array([float(row[name] or "nan") for row in rows]) for name in rows[0]
+    }
+
+
+def _plot_loss(axes, history, negatives):
+    look.title(axes, "InfoNCE loss, nats")
+    ends = [_line(axes, history, "loss", look.BLUE, "loss")]
+    top = np.nanmax([*history["loss"], 1e-3])
+    if negatives:
+        ceiling = float(np.log1p(negatives))
+        ends.append(
+            _level(axes, ceiling, f"uninformed\n{ceiling:.2f} = ln(1+K)", look.GREY)
+        )
+        top = max(top, ceiling)
+    axes.set_ylim(0, 1.1 * top)
+    _label_ends(axes, ends)
+
+
+def _plot_contrast(axes, history):
+    look.title(axes, "Own key found among the 1+K, %")
+    ends = [
+        _line(axes, history, "top1", look.BLUE, "top-1", 100),
+        _line(axes, history, "top5", look.ORANGE, "top-5", 100),
+    ]
+    axes.set_ylim(0, 102)
+    _label_ends(axes, ends)
+
+
+def _plot_probes(axes, history, raw_knn, raw_linear):
+    look.title(axes, "Accuracy of the frozen features, %")
+    ends = []
+    for name, label, raw, colour in (
+        ("knn", "kNN", raw_knn, look.BLUE),
+        ("linear", "linear", raw_linear, look.ORANGE),
+    ):
+        ends.append(_line(axes, history, name, colour, label, 100, marker="o"))
+        untrained = history[name][history["epoch"] == 0] if name in history else []
+        if len(untrained) and np.isfinite(untrained[0]):
+            text = f"{label}, untrained"
+            ends.append(_level(axes, 100 * untrained[0], text, colour))
+        if raw is not None:
+            ends.append(_level(axes, 100 * raw, f"{label}, raw pixels", colour, ":"))
+    axes.set_ylim(0, 102)
+    _label_ends(axes, ends)
+
+
+def _plot_collapse(strips, history):
+    look.title(strips[0], "Collapsed if rank and deviation near 0, or negatives near 1")
+    for axes, lines in zip(
+        strips,
+        (
+            (("effective_rank", look.BLUE, "effective rank"),),
+            (("feature_std", look.BLUE, "feature deviation"),),
+            (
+                ("positive_similarity", look.BLUE, "cosine, own key"),
+                ("negative_similarity", look.ORANGE, "cosine, negatives"),
+            ),
+        ),
+    ):
+        ends = [_line(axes, history, *line) for line in lines]
+        low, high = axes.get_ylim()
+        axes.set_ylim(min(0, low), 1.15 * high)
+        axes.locator_params(axis="y", nbins=3)
+        _label_ends(axes, ends)
+    for axes in strips[:-1]:
+        axes.tick_params(labelbottom=False)
+
+
+def _line(axes, history, column, colour, label, scale=1, marker=None):
+    """Draw a column's filled cells; return (height, label, colour) of its end."""
+    values = scale * history.get(column, np.full(len(history["epoch"]), np.nan))
+    filled = np.isfinite(values)
+    if not filled.any():
+        return None
+    if filled.sum() == 1:
+        marker = "o"  # a single point draws no line
+    axes.plot(
+        history["epoch"][filled],
+        values[filled],
+        color=colour,
+        linewidth=1.8,
+        marker=marker,
+        markersize=3.5,
+        clip_on=False,
+    )
+    return values[filled][-1], label, colour
+
+
+def _level(axes, height, label, colour, style="--"):
+    """Draw a horizontal reference; return (height, label, colour)."""
+    axes.axhline(height, color=colour, linewidth=1, linestyle=style, alpha=0.7)
+    return height, label, colour
+
+
+def _label_ends(axes, ends):
+    """Name each line at the right edge, kept apart where lines end close together."""
+    low, high = axes.get_ylim()
+    inches = axes.get_position().height * axes.figure.get_figheight()
+    line = 0.17 / inches  # of the axes' height
+    place = -np.inf
+    for height, label, colour in sorted(end for end in ends if end is not None):
+        lines = 1 + label.count("\n")
+        place = max((height - low) / (high - low), place + line * (lines + 1) / 2)
+        axes.text(
+            1.015, place, label, transform=axes.transAxes, color=colour, fontsize=8.5,
+            va="center", linespacing=1.1,
+        )  # fmt: skip
+
+
+def _finish_axes(axes, epochs):
+    look.finish(axes)
+    last = max(1, np.max(epochs))
+    axes.set_xlim(min(0, np.min(epochs)), last)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
