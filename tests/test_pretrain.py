@@ -76,7 +76,11 @@ def test_history_has_the_untrained_encoder_and_every_sign_of_health(finished):
 
 def test_closing_figures_compare_raw_untrained_and_trained(finished):
     figures, run = finished
-    assert json.loads((run / "report/summary.json").read_text()) == {
+    summary = json.loads((run / "report/summary.json").read_text())
+    cost = summary.pop("cost")
+    assert cost["device"] == "CPU" and cost["images_per_second"] > 0
+    assert 100 < cost["peak_memory_mib"] < 100_000
+    assert summary == {
         key: figures[key] for key in ("raw_pixels", "untrained", "trained")
     }
     assert all(0 <= figures[key]["knn"] <= 1 for key in ("raw_pixels", "untrained"))

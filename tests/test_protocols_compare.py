@@ -183,7 +183,7 @@ def test_paths_and_overrides_may_come_in_any_order():
         ("knn a --temperature=[.inf]", "temperature=inf must be positive"),
         ("knn a --data.max_test=0", "data.max_test=0 is too small"),
         ("knn a --data.source=web", "use one of glyphs, tfds, folder"),
-        ("knn a --data.max_unreadable=2", "use a share from 0 to 1"),
+        ("knn a --data.max_unreadable=2", "use a value from 0 to 1"),
         ("knn a --features.batch_size=0", "features.batch_size=0 is too small"),
         ("knn a --precision=float64", "use one of float32, mixed_bfloat16"),
         ("knn a --distribution.replicas=0", "distribution.replicas=0 is too small"),

@@ -86,7 +86,8 @@ def test_flags_of_single_runs_are_refused(file):
 def finish(config, linear):
     (config.run_dir / "report").mkdir(parents=True)
     (config.run_dir / "config.yaml").write_text(dump(config))
-    summary = {"trained": {"knn": 0.5, "linear": linear}}
+    cost = {"images_per_second": 1200.0, "peak_memory_mib": 1536, "device": "CPU"}
+    summary = {"trained": {"knn": 0.5, "linear": linear}, "cost": cost}
     (config.run_dir / "report" / "summary.json").write_text(json.dumps(summary))
 
 
@@ -106,6 +107,8 @@ def test_table_has_mean_spread_and_published_figures(file, tmp_path, capsys):
     assert (folder / "table" / "table.png").stat().st_size > 0
     shown = capsys.readouterr().out
     assert "62.0 ± 2.8" in shown and "66.2" in shown and "a paper" in shown
+    assert "1,200" in shown and "1.50" in shown
+    assert float(mlp["peak_memory_mib"]) == 1536
 
 
 def test_table_of_what_is_no_sweep_is_refused(tmp_path):

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import json
 import pathlib
+import resource
 import shutil
+import statistics
 import subprocess
+
+import tensorflow as tf
 
 from moco_tf import callbacks, encoders, report
 from moco_tf.config import Config
@@ -55,7 +59,8 @@ def close(
         "figures per epoch": history.path,
         "TensorBoard": run_dir / "tensorboard",
     }
-    (run_dir / "report" / "summary.json").write_text(json.dumps(figures, indent=2))
+    document = {**figures, "cost": _cost(history)}
+    (run_dir / "report" / "summary.json").write_text(json.dumps(document, indent=2))
     rows = [
         (title, figures[key].get("knn"), figures[key].get("linear"))
         for key, title in _ROWS
@@ -118,6 +123,26 @@ def _pictures(config, model, monitor, baselines, history):
             folder / "neighbours.png",
         )
     return pictures
+
+
+def _cost(history):
+    """The usual speed of an epoch, and the most memory held at once, MiB.
+
+    The latter is what TensorFlow allocated on the busiest GPU, or, without one, this
+    whole process, data and probes included.
+    """
+    gpus = tf.config.list_logical_devices("GPU")
+    if gpus:
+        usage = [tf.config.experimental.get_memory_info(gpu.name[8:]) for gpu in gpus]
+        peak = max(gpu["peak"] for gpu in usage) / 2**20
+    else:
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    speeds = [float(row["images_per_second"] or 0) for row in history.read()[1:]]
+    return {
+        "images_per_second": round(statistics.median(speeds), 1),
+        "peak_memory_mib": round(peak),
+        "device": "GPU" if gpus else "CPU",
+    }
 
 
 def _revision():
