@@ -241,6 +241,7 @@ HEALTHY = {
         ({"effective_rank": 1.1}, "collapsed"),
         ({"loss": 7.99}, "stuck"),
         ({"top1": 0.995}, "leak"),
+        ({"top1": 0.995, "loss": 2.0, "loss_ceiling": 4.8}, None),  # 127 negatives
         ({"input_wait": 0.6}, "input"),
         ({"false_negative_rate": 0.01}, "false negatives"),
     ],
