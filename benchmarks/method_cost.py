@@ -1,6 +1,6 @@
 """Peak memory and time of a step: MoCo against end-to-end, at equal batch.
 
-    python benchmarks/method_cost.py [--encoder=resnet50] [--image_size=224] \
+    python benchmarks/method_cost.py [--encoder=ResNet50] [--image_size=224] \
         [--batch_size=32]
 
 Each method runs in a fresh process on random views. On a GPU the peak is TensorFlow's

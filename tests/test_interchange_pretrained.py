@@ -6,16 +6,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from conftest import mirrored
+from networks import perturbed
 from tensorflow import keras
-from test_resnet import perturbed
 
 from moco_tf.config import dump, load_config
 from moco_tf.encoders import ResNet, ViT, pooled
-from moco_tf.interchange import (
-    InterchangeError,
-    export_saved_model,
-    load_pretrained,
-)
+from moco_tf.interchange import InterchangeError, export_saved_model, load_pretrained
 
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.25, 0.3)
 
@@ -214,6 +210,17 @@ def test_folder_of_other_things_is_never_replaced(tmp_path):
     with pytest.raises(InterchangeError, match="folder of other things"):
         export(tiny(), tmp_path / "photos")
     assert [entry.name for entry in tmp_path.rglob("*")] == ["photos", "cat.jpg"]
+
+
+def test_results_stay_when_their_saved_model_is_replaced(tmp_path):
+    export(tiny(), tmp_path / "model")
+    results = tmp_path / "model" / "report" / "knn" / "results.json"
+    results.parent.mkdir(parents=True)
+    results.write_text("{}")
+    before = (tmp_path / "model" / "saved_model.pb").stat().st_mtime_ns
+    export(tiny(), tmp_path / "model")
+    assert (tmp_path / "model" / "saved_model.pb").stat().st_mtime_ns != before
+    assert results.read_text() == "{}"
 
 
 def test_encoder_that_cannot_be_described_is_refused(tmp_path):

@@ -9,7 +9,11 @@ from tensorflow import keras
 
 from moco_tf.contrast import KeyQueue
 from moco_tf.encoders import ResNet, ResNet18, ViT, projection_encoder
-from moco_tf.interchange import load_torch_state_dict, to_torch_state_dict
+from moco_tf.interchange import (
+    InterchangeError,
+    load_torch_state_dict,
+    to_torch_state_dict,
+)
 from moco_tf.methods.moco_v3 import MoCoV3
 
 
@@ -267,3 +271,9 @@ def test_torch_tensors_are_taken_and_torch_takes_the_export():
         {n[4:]: torch.from_numpy(v) for n, v in exported.items() if n[:4] == "bn1."}
     )
     np.testing.assert_array_equal(norm.weight.detach(), exported["bn1.weight"])
+
+
+def test_method_without_a_reference_checkpoint_is_refused():
+    model = SimpleNamespace(name="simclr", query_encoder=small_encoder())
+    with pytest.raises(InterchangeError, match="model.encoder"):
+        to_torch_state_dict(model)

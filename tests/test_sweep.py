@@ -68,6 +68,9 @@ def test_sweep_survives_being_written(file, tmp_path):
         ("name: linear", "name: mlp", "two rows named mlp"),
         ("dim=8", "dimm=8", "row linear of sweep heads: .*dimm.*not a known key"),
         ("[method.projection=linear, method.dim=8]", "8", "must be a list of key=val"),
+        ("published: 66.2", "published: good", "published='good' of row 1 of sweep"),
+        ("source: a paper", "x_label: epochs", "row mlp of sweep .* has no x"),
+        ("name: mlp", "name: m/l", "must be a plain directory name"),
     ],
 )
 def test_mistake_in_a_sweep_is_one_sentence(file, old, new, sentence):

@@ -11,6 +11,8 @@ from typing import Optional
 
 import yaml
 
+from moco_tf.config.checks import validate
+from moco_tf.config.limits import require
 from moco_tf.config.load import load_config
 from moco_tf.config.reader import FlagParser
 from moco_tf.config.tree import Config, ConfigError
@@ -73,14 +75,16 @@ class Sweep:
         words = [*self.overrides, *row.overrides]
         try:
             config = load_config(self.config, words)
+            config = dataclasses.replace(
+                config,
+                name=f"{row.name}-seed{seed}",
+                seed=seed,
+                runs_dir=str(pathlib.Path(config.runs_dir) / self.name),
+            )
+            validate(config)
         except ConfigError as error:
             raise ConfigError(f"row {row.name} of sweep {self.name}: {error}") from None
-        return dataclasses.replace(
-            config,
-            name=f"{row.name}-seed{seed}",
-            seed=seed,
-            runs_dir=str(pathlib.Path(config.runs_dir) / self.name),
-        )
+        return config
 
 
 def load_sweep(path: str | pathlib.Path, overrides: Sequence[str] = ()) -> Sweep:
@@ -109,6 +113,13 @@ def load_sweep(path: str | pathlib.Path, overrides: Sequence[str] = ()) -> Sweep
             f"sweep {path} has no rows; give a list of such as {_EXAMPLE}."
         )
     rows = tuple(_row(row, f"row {n} of sweep {path}") for n, row in enumerate(rows, 1))
+    if fields.get("x_label") is not None:
+        for row in rows:
+            require(
+                row.x is not None,
+                f"row {row.name} of sweep {path} has no x, but x_label="
+                f"{fields['x_label']} needs one of each row; add it.",
+            )
     names = [row.name for row in rows]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
@@ -169,6 +180,12 @@ def dump_sweep(sweep: Sweep) -> str:
 def _row(tree, where):
     fields = dict(_mapping(tree, where, Row))
     words = _words(fields.get("overrides", []), f"overrides of {where}")
+    for key in ("x", "published"):
+        value = fields.get(key)
+        require(
+            value is None or type(value) in (int, float),
+            f"{key}={value!r} of {where} is not a number; use one such as 60.6.",
+        )
     return Row(**{**fields, "name": str(fields["name"]), "overrides": words})
 
 

@@ -27,8 +27,8 @@ def write_onnx(pretrained: Pretrained, path: Path) -> None:
         import tf2onnx
     except ImportError as error:
         raise InterchangeError(
-            "ONNX files are written by tf2onnx, which is not installed; `pip install "
-            "tf2onnx onnx`."
+            "ONNX files are written by tf2onnx, which is not installed; in moco_tf's "
+            "checkout, `pip install -c constraints.txt -e .[onnx]`."
         ) from error
     size, channels = pretrained.image_size, pretrained.channels
     module = PixelEncoder(pretrained.encoder, pretrained.mean, pretrained.std)

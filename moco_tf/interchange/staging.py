@@ -17,7 +17,8 @@ def replacing(path: str | os.PathLike) -> Iterator[Path]:
     """Gives a path to write to; what is there takes `path`'s place at the end.
 
     An error in the body leaves `path` as it was, and nothing beside it. Only a file or
-    an earlier SavedModel is replaced.
+    an earlier SavedModel is replaced; results of evaluate.py in the latter's report
+    folder stay, as they do in a run directory (each names the weights it is of).
 
     Args:
         path: the file or folder to make; its parents are made as well.
@@ -46,6 +47,9 @@ def replacing(path: str | os.PathLike) -> Iterator[Path]:
         (staging / "new").mkdir()
         new = staging / "new" / path.name
         yield new
+        report = path / "report"
+        if report.is_dir() and new.is_dir():
+            shutil.copytree(report, new / "report")
         if path.exists():
             path.rename(staging / "old")
         new.rename(path)

@@ -123,6 +123,11 @@ def to_torch_state_dict(model: keras.Model) -> dict[str, np.ndarray]:
 def _table(model) -> dict[str, _Entry]:
     if not hasattr(model, "query_encoder"):
         return _encoder_table(model)
+    if not hasattr(model, "key_encoder"):
+        raise InterchangeError(
+            f"{type(model).__name__} has no counterpart among the reference's "
+            "checkpoints; take its encoder alone, model.encoder."
+        )
     if hasattr(model, "predictor"):  # MoCo v3, whose keys are the batch itself
         parts = {
             "base_encoder.": model.query_encoder,
