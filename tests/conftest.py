@@ -8,6 +8,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 import pytest
 import tensorflow as tf
 from tensorflow import keras
+from voc_folder import make_voc
 
 import moco_tf
 
@@ -43,6 +44,20 @@ def policy():
     before = keras.mixed_precision.global_policy()
     yield keras.mixed_precision.set_global_policy
     keras.mixed_precision.set_global_policy(before)
+
+
+@pytest.fixture(scope="session")
+def voc(tmp_path_factory):
+    """A made VOC folder, only to be read, and the boxes of each of its images."""
+    root = tmp_path_factory.mktemp("voc") / "VOC2007"
+    return root, make_voc(root, 12, 6)
+
+
+@pytest.fixture
+def own_voc(tmp_path):
+    """A small made VOC folder that the test may change."""
+    make_voc(tmp_path / "VOC2007", 3, 2)
+    return tmp_path / "VOC2007"
 
 
 def mirrored(replicas):

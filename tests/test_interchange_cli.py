@@ -7,15 +7,12 @@ import sys
 import numpy as np
 import pytest
 import safetensors.numpy
-from test_interchange_checkpoints import Payload, as_archive
-from test_resnet import perturbed
+from networks import perturbed
+from torch_saves import Payload, as_archive
 
+from moco_tf.data.crops import default_resize
 from moco_tf.encoders import ResNet, ViT
-from moco_tf.interchange import (
-    export_saved_model,
-    load_pretrained,
-    to_torch_state_dict,
-)
+from moco_tf.interchange import export_saved_model, load_pretrained, to_torch_state_dict
 from moco_tf.interchange.__main__ import main
 
 
@@ -102,6 +99,14 @@ def test_vit_keeps_its_heads_and_its_image_size(tmp_path, capsys):
     capsys.readouterr()
     assert command("import", out, tmp_path / "c", "--image_size=32") == 2
     assert "takes images of 16 pixels only" in complaint(capsys)
+
+
+def test_crop_of_an_import_has_the_margin_of_evaluation(tmp_path):
+    checkpoint = tmp_path / "vit.safetensors"
+    encoder = perturbed(ViT(96, 48, width=12, depth=1, heads=3))
+    safetensors.numpy.save_file(to_torch_state_dict(encoder), checkpoint)
+    assert command("import", checkpoint, tmp_path / "a", "--heads=3") == 0
+    assert load_pretrained(tmp_path / "a").resize == default_resize(96) == 109
 
 
 def test_other_channels_need_their_normalisation(tmp_path, capsys):

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import safetensors
 import tensorflow as tf
+from networks import perturbed, torch_resnet
 from tensorflow import keras
-from test_resnet import perturbed, torch_resnet
 
 from moco_tf.encoders import ResNet, ResNet50, ViT
 from moco_tf.interchange import (

@@ -3,16 +3,12 @@
 import numpy as np
 import pytest
 import tensorflow as tf
+from noise import seeds_of
 from tensorflow import keras
 
 from moco_tf import augment
 
 JITTER = {"brightness": 0.4, "contrast": 0.4, "saturation": 0.2, "hue": 0.1}
-
-
-def seeds_of(count, seed=1):
-    random = np.random.default_rng(seed)
-    return random.integers(-(2**31), 2**31, (count, 2)).astype(np.int32)
 
 
 def kinds(recipe):

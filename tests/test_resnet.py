@@ -1,7 +1,10 @@
+"""ResNets against torchvision's, recorded and in PyTorch; settings, dtypes, saving."""
+
 import keras_cv
 import numpy as np
 import pytest
 import tensorflow as tf
+from networks import perturbed, torch_resnet
 from records import arrays
 from tensorflow import keras
 
@@ -13,37 +16,10 @@ from moco_tf.encoders import (
     ResNet50,
     ResNet101,
     ResNet152,
-    clone,
-    pooled,
     projection_encoder,
 )
 from moco_tf.encoders.batchnorm import encode
 from moco_tf.interchange import load_torch_state_dict, to_torch_state_dict
-
-
-def perturbed(encoder, seed=0):
-    """Gives every weight a value that shows when it is used wrongly."""
-    rng = np.random.default_rng(seed)
-    encoder.set_weights(
-        [
-            w * rng.uniform(0.7, 1.3, w.shape) + 0.05 * rng.uniform(size=w.shape)
-            for w in encoder.get_weights()
-        ]
-    )
-    return encoder
-
-
-def kerascv_backbone():
-    """A small KerasCV backbone; its named ones fetch their settings from the net."""
-    return keras_cv.models.MobileNetV3Backbone(
-        stackwise_expansion=[1, 4],
-        stackwise_filters=[16, 24],
-        stackwise_kernel_size=[3, 5],
-        stackwise_stride=[2, 2],
-        stackwise_se_ratio=[0.25, None],
-        stackwise_activation=["relu", "hard_swish"],
-        include_rescaling=False,
-    )
 
 
 def close(got, expected, tolerance, name=""):
@@ -209,86 +185,6 @@ def test_retinanet_of_kerascv_takes_the_backbone():
     assert outputs["classification"].shape[-1] == 2
 
 
-def test_heads_are_the_papers_with_torchs_initial_values():
-    keras.utils.set_random_seed(0)
-    backbone = ResNet18(width=16, stem="cifar")
-    mlp = projection_encoder(backbone, "mlp", dim=64)
-    linear = projection_encoder(backbone, "linear", dim=64)
-    assert mlp.get_layer("fc_0").kernel.shape == (128, 128)
-    assert mlp.get_layer("fc_2").kernel.shape == (128, 64)
-    assert linear.get_layer("fc").kernel.shape == (128, 64)
-    for weight in mlp.get_layer("fc_0").weights + linear.get_layer("fc").weights:
-        limit = 128**-0.5
-        assert 0.9 * limit < np.abs(weight).max() <= limit
-        assert abs(np.mean(weight)) < 0.2 * limit
-    images = tf.random.normal((2, 8, 8, 3))
-    hidden = tf.nn.relu(mlp.get_layer("fc_0")(backbone(images)))
-    np.testing.assert_allclose(mlp(images), mlp.get_layer("fc_2")(hidden), atol=1e-6)
-
-
-def test_unknown_head_is_refused():
-    backbone = ResNet18(width=4)
-    with pytest.raises(ValueError, match='projection="conv" is unknown'):
-        projection_encoder(backbone, "conv")
-    with pytest.raises(ValueError, match="dim=0 must be at least 1"):
-        projection_encoder(backbone, dim=0)
-
-
-def test_any_kerascv_backbone_is_pooled_and_projected():
-    backbone = kerascv_backbone()
-    images = tf.random.normal((4, 32, 32, 3))
-    features = pooled(backbone)(images)
-    np.testing.assert_allclose(
-        features, tf.reduce_mean(backbone(images), [1, 2]), atol=1e-6
-    )
-    assert projection_encoder(backbone, dim=7)(images).shape == (4, 7)
-    assert pooled(pooled(backbone)).output_shape == (None, 144)
-
-
-@pytest.mark.parametrize(
-    "make",
-    [
-        lambda: ResNet18(width=4, stem="cifar"),
-        lambda: projection_encoder(ResNet18(width=4, stem="cifar"), "mlp", 6),
-        lambda: pooled(kerascv_backbone()),
-        lambda: projection_encoder(pooled(kerascv_backbone()), "linear", 6),
-        lambda: projection_encoder(
-            keras.Sequential([keras.Input((16, 16, 3)), keras.layers.Conv2D(4, 3)])
-        ),
-    ],
-)
-def test_clone_is_equal_and_independent(make):
-    encoder = perturbed(make())
-    twin = clone(encoder)
-    images = tf.random.normal((2, 16, 16, 3))
-    expected = encoder(images)
-    np.testing.assert_array_equal(twin(images), expected)
-    assert [v.shape for v in twin.trainable_variables] == [
-        v.shape for v in encoder.trainable_variables
-    ]
-    for weight in encoder.weights:
-        weight.assign(tf.zeros_like(weight))
-    np.testing.assert_array_equal(twin(images), expected)
-
-
-def test_encoder_that_cannot_be_copied_is_refused():
-    class Own(keras.Model):
-        def __init__(self, width):
-            super().__init__(name="own")
-            self.dense = keras.layers.Dense(width)
-
-        def call(self, images):
-            return self.dense(images)
-
-        def get_config(self):
-            return {"width": 3}
-
-    encoder = Own(2)
-    encoder(tf.zeros((1, 2)))
-    with pytest.raises(ValueError, match="'own'.*cannot be copied for the keys"):
-        clone(encoder)
-
-
 def test_groups_of_a_whole_encoder_equal_its_runs_on_the_parts(policy):
     policy("float64")
     encoder = projection_encoder(ResNet18(width=4, stem="cifar"), "linear", 6)
@@ -318,61 +214,3 @@ def test_equals_pytorch_in_eval_and_train_mode(block, stem):
     for name, tensor in theirs.state_dict().items():
         if "running" in name:
             close(after[name], tensor.numpy(), 1e-4, name)
-
-
-def torch_resnet(torch, depths, block, width, stem):
-    """The same network written down in PyTorch, with torchvision's module names."""
-    nn = torch.nn
-
-    def conv(inputs, outputs, size, stride=1):
-        return nn.Conv2d(inputs, outputs, size, stride, size // 2, bias=False)
-
-    class Block(nn.Module):
-        def __init__(self, inputs, filters, stride):
-            super().__init__()
-            outputs = filters * (4 if block == "bottleneck" else 1)
-            if block == "bottleneck":
-                self.conv1 = conv(inputs, filters, 1)
-                self.conv2 = conv(filters, filters, 3, stride)
-                self.conv3 = conv(filters, outputs, 1)
-                self.bn3 = nn.BatchNorm2d(outputs)
-            else:
-                self.conv1 = conv(inputs, filters, 3, stride)
-                self.conv2 = conv(filters, outputs, 3)
-            self.bn1, self.bn2 = nn.BatchNorm2d(filters), nn.BatchNorm2d(filters)
-            self.downsample = None
-            if stride > 1 or inputs != outputs:
-                self.downsample = nn.Sequential(
-                    conv(inputs, outputs, 1, stride), nn.BatchNorm2d(outputs)
-                )
-
-        def forward(self, x):
-            shortcut = x if self.downsample is None else self.downsample(x)
-            y = self.bn2(self.conv2(self.bn1(self.conv1(x)).relu()))
-            if block == "bottleneck":
-                y = self.bn3(self.conv3(y.relu()))
-            return (y + shortcut).relu()
-
-    class Net(nn.Module):
-        def __init__(self):
-            super().__init__()
-            size, stride = (3, 1) if stem == "cifar" else (7, 2)
-            self.conv1 = conv(3, width, size, stride)
-            self.bn1 = nn.BatchNorm2d(width)
-            inputs = width
-            for stage, depth in enumerate(depths):
-                blocks = []
-                for index in range(depth):
-                    stride = 2 if stage and not index else 1
-                    blocks.append(Block(inputs, width * 2**stage, stride))
-                    inputs = width * 2**stage * (4 if block == "bottleneck" else 1)
-                setattr(self, f"layer{stage + 1}", nn.Sequential(*blocks))
-
-        def forward(self, x):
-            x = self.bn1(self.conv1(x)).relu()
-            if stem == "imagenet":
-                x = nn.functional.max_pool2d(x, 3, 2, 1)
-            x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
-            return x.mean((2, 3))
-
-    return Net()

@@ -1,0 +1,158 @@
+"""Operations on images against torchvision's and Pillow's, recorded or called."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from noise import images_of
+from records import arrays
+
+from moco_tf import augment
+
+
+@pytest.fixture
+def golden(golden):
+    return arrays(golden / "augment_ops.npz")
+
+
+def per_image(value, count=4):
+    return tf.fill([count], tf.constant(value, tf.float32))
+
+
+# Mean and largest difference in grey levels under XLA; eagerly there is none. XLA
+# rounds the product and the sum of a blend once, not twice: with a round factor such as
+# 0.6, values that should be whole fall below. It also turns the hue's division by 6
+# into a multiplication.
+UNDER_XLA = {
+    "brightness": (0.0, 0),
+    "contrast": (0.05, 1),
+    "saturation": (0.05, 1),
+    "hue": (0.005, 4),
+}
+
+
+@pytest.mark.parametrize("jit_compile", [False, True])
+@pytest.mark.parametrize("name", list(UNDER_XLA))
+def test_adjustments_equal_torchvision_on_pil(golden, name, jit_compile):
+    mean, largest = UNDER_XLA[name] if jit_compile else (0.0, 0)
+    function = getattr(augment, f"adjust_{name}")
+    if jit_compile:
+        function = tf.function(function, jit_compile=True)
+    for index, factor in enumerate(golden[f"{name}_factor"]):
+        actual = function(golden["images"], per_image(factor)).numpy()
+        difference = np.abs(actual - golden[f"{name}_out"][:, index])
+        assert difference.mean() <= mean
+        assert difference.max() <= largest
+
+
+def test_blur_is_within_one_level_of_pillow(golden):
+    function = tf.function(augment.gaussian_blur, jit_compile=True)
+    for index, sigma in enumerate(golden["blur_sigma"]):
+        actual = function(golden["images"], per_image(sigma)).numpy()
+        difference = np.abs(actual - golden["blur_out"][:, index])
+        assert difference.mean() <= 0.05
+        assert difference.max() <= 1
+
+
+def test_grayscale_and_flip_are_exact(golden):
+    images = golden["images"]
+    np.testing.assert_array_equal(augment.grayscale(images), golden["gray_out"])
+    flipped = augment.RandomHorizontalFlip(1.0)(images)
+    np.testing.assert_array_equal(flipped, golden["hflip_out"])
+
+
+def test_jitter_orders_equal_torchvision(golden):
+    # One batch in which each image has another order: all orders at once.
+    images = np.repeat(golden["images"], 4, axis=0)
+    order = np.tile(golden["jitter_order"], (4, 1))
+    factor = np.tile(golden["jitter_factor"], (4, 1)).astype(np.float32)
+    expected = golden["jitter_out"].reshape(images.shape)
+    actual = augment.color_jitter(images, order, factor).numpy()
+    np.testing.assert_array_equal(actual, expected)
+    compiled = tf.function(augment.color_jitter, jit_compile=True)
+    difference = np.abs(compiled(images, order, factor).numpy() - expected)
+    assert difference.mean() <= 0.02
+    assert difference.max() <= 8
+
+
+@pytest.mark.parametrize("version", ["v1", "v2"])
+def test_chains_equal_the_reference(golden, version):
+    image = pytest.importorskip("PIL.Image")
+
+    def crop(pixels, top, left, height, width):
+        whole = image.fromarray(pixels).crop((left, top, left + width, top + height))
+        return np.asarray(whole.resize((64, 64), image.Resampling.BILINEAR))
+
+    for draw in range(4):
+        box = golden["chain_box"][draw]
+        views = tf.constant(
+            np.stack([crop(pixels, *box) for pixels in golden["images"]]), tf.float32
+        )
+        order = np.tile(golden["chain_order"][draw], (4, 1))
+        factor = np.tile(golden[f"chain_{version}_factor"][draw], (4, 1))
+        gray = bool(golden["chain_gray"][draw])
+        if version == "v1" and gray:
+            views = augment.grayscale(views)
+        if version == "v1" or golden["chain_v2_jitter"][draw]:
+            views = augment.color_jitter(views, order, factor.astype(np.float32))
+        if version == "v2" and gray:
+            views = augment.grayscale(views)
+        if version == "v2" and golden["chain_v2_blur"][draw]:
+            sigma = per_image(golden["chain_v2_sigma"][draw])
+            views = augment.gaussian_blur(views, sigma)
+        if golden["chain_flip"][draw]:
+            views = tf.reverse(views, [2])
+        difference = np.abs(views.numpy() - golden[f"chain_{version}_out"][:, draw])
+        assert difference.mean() < 0.05
+        assert difference.max() <= 2
+        if version == "v2" and draw == 0:
+            normalise = augment.Normalize(augment.IMAGENET_MEAN, augment.IMAGENET_STD)
+            actual = normalise(golden["chain_v2_out"][:, 0]).numpy()
+            np.testing.assert_allclose(
+                actual, golden["chain_v2_normalised"], rtol=0, atol=1e-6
+            )
+
+
+def test_all_orders_equal_operations_one_by_one():
+    import itertools
+
+    orders = np.array(list(itertools.permutations(range(4))), np.int32)
+    images = images_of(24)
+    rng = np.random.default_rng(3)
+    factors = rng.uniform(0.6, 1.4, (24, 4)).astype(np.float32) - [[0, 0, 0, 1]]
+    factors = factors.astype(np.float32)
+    operations = [
+        augment.adjust_brightness,
+        augment.adjust_contrast,
+        augment.adjust_saturation,
+        augment.adjust_hue,
+    ]
+    actual = augment.color_jitter(images, orders, factors).numpy()
+    for row, order in enumerate(orders):
+        image = images[row : row + 1]
+        for operation in order:
+            image = operations[operation](image, factors[row : row + 1, operation])
+        np.testing.assert_array_equal(actual[row], image[0])
+
+
+def test_blur_of_radius_zero_changes_nothing_and_edges_stay_bright():
+    images = np.full((2, 9, 7, 5), 200, np.uint8)
+    images[0] = images_of(1, 12, 5)[0, :9, :7]
+    blurred = augment.gaussian_blur(images, tf.constant([0.0, 2.0])).numpy()
+    np.testing.assert_array_equal(blurred, images)
+
+
+def test_blur_of_large_radius_matches_pillow():
+    image = pytest.importorskip("PIL.Image")
+    from PIL import ImageFilter
+
+    pixels = images_of(1, 40)
+    blurred = augment.gaussian_blur(pixels, per_image(5.0, 1), max_sigma=5.0).numpy()
+    expected = image.fromarray(pixels[0]).filter(ImageFilter.GaussianBlur(5.0))
+    assert np.abs(blurred[0] - np.asarray(expected)).max() <= 1
+
+
+def test_solarize_inverts_from_the_threshold_up():
+    ramp = np.arange(256, dtype=np.uint8).reshape(1, 16, 16, 1)
+    expected = np.array([v if v < 128 else 255 - v for v in range(256)])
+    actual = augment.RandomSolarize(1.0)(ramp).numpy().reshape(-1)
+    np.testing.assert_array_equal(actual, expected)
