@@ -22,15 +22,14 @@ def main(argv: list[str]) -> int:
             folder = run_sweep(parse_sweep(argv))
             print(f"All runs are finished; next: python evaluate.py tables {folder}")
             return 0
-        config, resume = parse_args(argv)
+        config = parse_args(argv)
         # 2 would still show errors about GPU libraries that a CPU run does without.
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
         # TensorFlow takes seconds to import; --help and mistakes should not wait.
-        from moco_tf.data.sources import DataError
-        from moco_tf.pretrain import pretrain
+        from moco_tf.pretrain import MISTAKES, pretrain
 
-        mistakes = (ConfigError, DataError)
-        pretrain(config, resume=resume)
+        mistakes = MISTAKES
+        pretrain(config)
     except mistakes as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -68,9 +68,25 @@ def make_strategy(
     return tf.distribute.MirroredStrategy([f"GPU:{i}" for i in range(count)])
 
 
+def hosts(strategy: tf.distribute.Strategy) -> int:
+    """How many hosts (workers of TF_CONFIG) share the batch."""
+    return getattr(strategy.extended, "_num_workers", 1)
+
+
+def local_replicas(strategy: tf.distribute.Strategy) -> int:
+    """How many replicas each host has; keys are shuffled only among these."""
+    return strategy.num_replicas_in_sync // hosts(strategy)
+
+
 def worker_index() -> int:
-    """Which worker of TF_CONFIG this process is; 0 where there is only one."""
-    return json.loads(os.environ.get("TF_CONFIG", "{}")).get("task", {}).get("index", 0)
+    """Which worker of TF_CONFIG this process is; 0 where there is only one.
+
+    A chief counts first, then the workers, each kind from 0 in TF_CONFIG.
+    """
+    config = json.loads(os.environ.get("TF_CONFIG", "{}"))
+    task, cluster = config.get("task", {}), config.get("cluster", {})
+    before = len(cluster.get("chief", ())) if task.get("type") == "worker" else 0
+    return before + task.get("index", 0)
 
 
 def _make_logical_cpus(count: int) -> None:

@@ -62,12 +62,11 @@ def is_finished(config: Config) -> bool:
 def _pretrain(config):
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     # Not in the parent: a fresh TensorFlow for each run, and memory that is its own.
-    from moco_tf.data.sources import DataError
-    from moco_tf.pretrain.run import pretrain
+    from moco_tf.pretrain import MISTAKES, pretrain
 
     try:
         pretrain(config)
-    except (ConfigError, DataError) as error:
+    except MISTAKES as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:

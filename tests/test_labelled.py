@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 import tensorflow as tf
+from pretrained_runs import write_images
 
-from moco_tf.data import DataError, Source, from_arrays, labelled_batches
+from moco_tf.data import DataError, Source, from_arrays, labelled_batches, open_source
+from moco_tf.data.balanced import balanced_subset, held_out
 from moco_tf.data.labelled import (
     even_batches,
     evenly_spread,
     labelled_crops,
     labels_of,
+    read_once,
     subset,
 )
 
@@ -142,12 +147,70 @@ def test_labels_are_read_by_id(kind):
 
 
 @pytest.mark.parametrize("most", [1, 3, 7, 10, 11, None])
-def test_evenly_spread_takes_what_evaluation_batches_take(most):
-    batches = labelled_batches(
-        in_memory(), batch_size=4, image_size=12, max_examples=most
-    )
-    expected = joined(list(batches.as_numpy_iterator()), "id")
+def test_evenly_spread_takes_the_last_of_each_equal_stretch(most):
+    taken = min(most or 10, 10)
+    expected = [i for i in range(10) if (i + 1) * taken // 10 > i * taken // 10]
     np.testing.assert_array_equal(evenly_spread(10, most), expected)
+
+
+@KINDS
+def test_few_labels_of_a_set_are_read_twice_however_often_they_are_used(kind):
+    reads = []
+
+    def read(element):
+        def count(example):
+            reads.append(int(example))
+            return example
+
+        example = tf.numpy_function(count, [element["id"]], tf.int64)
+        return {**element, "id": tf.ensure_shape(example, ())}
+
+    source = dataclasses.replace(kind(), load=None, labels=None)
+    counted = dataclasses.replace(source, dataset=source.dataset.map(read))
+    part = balanced_subset(counted, 0.6, seed=0)
+    kept, held = held_out(part, 0.5, seed=0)
+    for _ in range(2):
+        images = [joined(crops(half, epochs=3), "image") for half in (kept, held)]
+    assert len(images[0]) == len(images[1]) == 9
+    # Once for the labels, once for the images.
+    assert sorted(reads) == sorted([*range(10), *range(10)])
+    elements = part.dataset.as_numpy_iterator()
+    assert [element["label"] for element in elements] == list(labels_of(part))
+
+
+def test_images_held_in_memory_are_the_same():
+    encoded = tf.data.Dataset.range(5).map(
+        lambda number: {
+            "image": tf.io.encode_png(tf.fill((2, 3, 3), tf.cast(number, tf.uint8))),
+            "id": number,
+            "label": number % 2,
+        }
+    )
+    ragged = tf.data.Dataset.range(5).map(
+        lambda number: {
+            "image": tf.fill((number + 1, 3, 3), tf.cast(number, tf.uint8)),
+            "id": number,
+            "label": number % 2,
+        }
+    )
+    for dataset, channels in ((encoded, None), (ragged, 3)):
+        source = Source(dataset, 5, 2, ("even", "odd"), channels=channels)
+        held = read_once(source)
+        for old, new in zip(dataset, held.dataset):
+            for key, value in old.items():
+                np.testing.assert_array_equal(new[key], value)
+                assert new[key].dtype == value.dtype
+        np.testing.assert_array_equal(held.labels, [0, 1, 0, 1, 0])
+        assert held.load(tf.constant(3, tf.int64))["label"] == 1
+
+
+def test_labels_of_a_folder_are_known_without_reading(tmp_path):
+    write_images(tmp_path, 2)
+    source = open_source("folder", "train", data_dir=str(tmp_path))
+    for file in tmp_path.glob("*/*.png"):
+        file.unlink()
+    np.testing.assert_array_equal(labels_of(source), [0, 0, 1, 1, 2, 2])
+    np.testing.assert_array_equal(labels_of(subset(source, [5, 1])), [0, 2])
 
 
 def test_batches_are_filled_up_to_the_replicas_with_weight_zero():

@@ -131,6 +131,14 @@ def test_mixed_precision_keeps_similarities_and_weights_in_float32(
     assert min(moved) > 0 and np.isfinite(moved).all()
 
 
+def test_compiling_the_step_with_xla_leaves_the_loss_as_it_is():
+    models = [make("moco"), make("moco")]
+    models[1].set_weights(models[0].get_weights())
+    models[1].compile(SGD(0.05), jit_compile=True)
+    losses = [m.fit(noise_batches(2), verbose=0).history["loss"] for m in models]
+    assert losses[1] == pytest.approx(losses[0], rel=1e-5)
+
+
 @each_method
 def test_configuration_round_trip_keeps_every_argument(method):
     cls, settings = SETTINGS[method]

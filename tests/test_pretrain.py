@@ -149,7 +149,7 @@ def test_full_disk_keeps_the_previous_checkpoint(tmp_path, monkeypatch):
 
     with monkeypatch.context() as patch:
         patch.setattr(tf.train.Checkpoint, "_write", write_once)
-        with pytest.raises(ConfigError, match="No space left.*epoch-1 is kept"):
+        with pytest.raises(callbacks.RunError, match="No space left.*epoch-1 is kept"):
             pretrain(config)
     latest = tf.train.latest_checkpoint(str(config.run_dir / "checkpoints"))
     assert latest.endswith("epoch-1")
@@ -161,7 +161,7 @@ def test_checkpoint_of_another_architecture_is_refused(finished, tmp_path):
     other = small(tmp_path, "encoder.width=8", "monitor.every=0")
     other.run_dir.mkdir()
     (other.run_dir / "checkpoints").symlink_to(run / "checkpoints")
-    with pytest.raises(ConfigError, match="does not fit this model"):
+    with pytest.raises(callbacks.RunError, match="does not fit this model"):
         (other.run_dir / "report").mkdir()
         pretrain(other)
 

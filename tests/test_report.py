@@ -119,13 +119,10 @@ def test_gallery_of_one_image_is_explained(tmp_path):
         neighbour_gallery(images, features, labels, [], tmp_path / "g.png")
 
 
-def test_view_grid_undoes_normalisation():
-    mean, std = np.array([0.5, 0.4, 0.3]), np.array([0.2, 0.3, 0.4])
+def test_view_grid_has_the_views_of_an_image_side_by_side():
     pixels = np.random.default_rng(0).integers(0, 256, (5, 8, 8, 3), dtype=np.uint8)
-    views = (pixels / 255.0 - mean) / std
-    grid = view_grid(views, views[::-1], mean, std, columns=2)
+    grid = view_grid(pixels, pixels[::-1], columns=2)
     assert grid.dtype == np.uint8
-    np.testing.assert_array_equal(grid, view_grid(pixels, pixels[::-1], columns=2))
     np.testing.assert_array_equal(grid[4:12, 4:12], pixels[0])
     np.testing.assert_array_equal(grid[4:12, 13:21], pixels[4])
     assert grid.shape == (3 * 12 + 4, 2 * 21 + 4, 3)
@@ -133,9 +130,10 @@ def test_view_grid_undoes_normalisation():
 
 @pytest.mark.parametrize("channels", [1, 4, 16])
 def test_view_grid_shows_the_first_of_other_channels_grey(channels):
-    pixels = np.random.default_rng(0).random((1, 8, 8, channels)).astype(np.float32)
+    shape = (1, 8, 8, channels)
+    pixels = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
     grid = view_grid(pixels, pixels)
-    gray = np.round(255 * pixels[0, ..., 0])
+    gray = pixels[0, ..., 0]
     np.testing.assert_array_equal(grid[4:12, 4:12], np.stack([gray] * 3, axis=-1))
 
 

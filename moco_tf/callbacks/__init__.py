@@ -1,6 +1,7 @@
 """Keras callbacks: probes, training health, logs, checkpoints, progress."""
 
 from moco_tf.callbacks.checkpoints import Checkpoints, RunError
+from moco_tf.callbacks.divergence import FiniteLoss
 from moco_tf.callbacks.health import TrainingHealth
 from moco_tf.callbacks.logs import HistoryCSV, TensorBoard
 from moco_tf.callbacks.probes import KNN, LinearProbe
@@ -9,6 +10,7 @@ from moco_tf.callbacks.progress import Progress
 __all__ = [
     "KNN",
     "Checkpoints",
+    "FiniteLoss",
     "HistoryCSV",
     "LinearProbe",
     "Progress",

@@ -74,10 +74,10 @@ def spread(embeddings: np.ndarray) -> tuple[float, float]:
 
     Returns:
         The mean standard deviation per dimension x sqrt(dim), and the effective rank;
-        NaN for fewer than two embeddings.
+        NaN for fewer than two embeddings, or where one is not finite.
     """
     count, dim = embeddings.shape
-    if count < 2:
+    if count < 2 or not np.isfinite(embeddings).all():
         return math.nan, math.nan
     centred = embeddings - embeddings.mean(axis=0)
     deviation = float(centred.std(axis=0).mean() * math.sqrt(dim))

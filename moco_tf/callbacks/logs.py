@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import math
 import os
 import pathlib
 
@@ -71,8 +72,8 @@ class TensorBoard(keras.callbacks.Callback):
 
     Args:
         log_dir: for the event files.
-        views: a batch of two uint8 views, which a grid shows as augmented at the
-            start; None shows none.
+        views: a small batch of two uint8 views, which a grid shows as augmented at
+            the start; None shows none.
         config: a dataclass tree whose leaves are written as hyper-parameters.
         features: `MonitorFeatures` whose test embeddings the projector gets at the
             end; None writes none.
@@ -104,12 +105,13 @@ class TensorBoard(keras.callbacks.Callback):
                 hparams.hparams(dict(_leaves(dataclasses.asdict(self.config))))
             if self.views is not None:
                 shown = self.model.views(self.views)
-                order = np.argsort(shown.position.numpy())[:16]
+                order = np.argsort(shown.position.numpy())
                 grid = view_grid(
-                    _displayable(shown.query.numpy()[:16]),
+                    _displayable(shown.query.numpy()),
                     _displayable(shown.key.numpy()[order]),
                 )
                 tf.summary.image("views/query and key", grid[None])
+                self.views = None
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         """Writes the epoch's scalars."""
@@ -126,7 +128,8 @@ class TensorBoard(keras.callbacks.Callback):
         self._writer.close()
 
     def _project(self, test, most=2000):
-        np.savetxt(self.log_dir / "embeddings.tsv", test.features[:most], "%.5g", "\t")
+        features = test.features[:most]
+        np.savetxt(self.log_dir / "embeddings.tsv", features, "%.5g", "\t")
         names = [
             self.class_names[label] if label >= 0 and self.class_names else str(label)
             for label in test.labels[:most]
@@ -138,17 +141,27 @@ class TensorBoard(keras.callbacks.Callback):
         embedding.tensor_path = "embeddings.tsv"
         embedding.metadata_path = "labels.tsv"
         if self.images is not None and self.images.shape[-1] in (1, 3):
-            side, size = int(np.ceil(np.sqrt(most))), self.images.shape[1]
-            sheet = np.zeros((side * side, *self.images.shape[1:]), np.uint8)
-            sheet[: len(self.images[:most])] = self.images[:most]
-            channels = self.images.shape[-1]
-            sheet = sheet.reshape(side, side, size, size, channels)
-            sheet = sheet.swapaxes(1, 2).reshape(side * size, side * size, channels)
+            sheet, size = _sprites(self.images, len(features))
             png = tf.io.encode_png(sheet).numpy()
             (self.log_dir / "sprites.png").write_bytes(png)
             embedding.sprite.image_path = "sprites.png"
             embedding.sprite.single_image_dim.extend([size, size])
         projector.visualize_embeddings(str(self.log_dir), config)
+
+
+def _sprites(images, count, largest=64):
+    """A square sheet of `count` small images, row by row, and the side of one of them.
+
+    TensorBoard takes sheets of up to 8192 pixels a side.
+    """
+    images, size = images[:count], min(images.shape[1], largest)
+    if size < images.shape[1]:
+        images = np.uint8(tf.image.resize(images, (size, size), "area").numpy() + 0.5)
+    side, channels = math.ceil(math.sqrt(count)), images.shape[-1]
+    sheet = np.zeros((side * side, size, size, channels), np.uint8)
+    sheet[: len(images)] = images
+    sheet = sheet.reshape(side, side, size, size, channels).swapaxes(1, 2)
+    return sheet.reshape(side * size, side * size, channels), size
 
 
 def _displayable(views):

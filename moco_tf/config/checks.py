@@ -16,13 +16,14 @@ from moco_tf.config.limits import (
 from moco_tf.config.tree import Config, Data
 
 
-def validate(config: Config, replicas: int | None = None) -> None:
+def validate(config: Config, replicas: int | None = None, hosts: int = 1) -> None:
     """Check a configuration, with the number of replicas once it is known.
 
     Args:
         config: what to check.
         replicas: devices that will share the batch; None checks only what the
             configuration itself fixes.
+        hosts: that these devices are spread over evenly.
 
     Raises:
         ConfigError: one sentence with the key, its value, the limit and a remedy.
@@ -39,7 +40,7 @@ def validate(config: Config, replicas: int | None = None) -> None:
     _check_train(config)
     _check_optimizer(config)
     _check_monitor(config)
-    _check_replicas(config, replicas or config.requested_replicas)
+    _check_replicas(config, replicas or config.requested_replicas, hosts)
 
 
 def _check_finite(config: Config) -> None:
@@ -97,6 +98,7 @@ def _check_source(section: str, data: Data) -> None:
 def _check_method(config: Config) -> None:
     method, batch = config.method, config.train.batch_size
     at_least(1, "encoder.width", config.encoder.width)
+    at_least(1, "encoder.patch_size", config.encoder.patch_size)
     at_least(1, "method.dim", method.dim)
     at_least(1, "method.bn_groups", method.bn_groups)
     keys = 2 * batch if method.symmetric else batch
@@ -117,9 +119,9 @@ def _check_method(config: Config) -> None:
     not_negative("method.proximal", method.proximal)
     size, patch = config.data.image_size, config.encoder.patch_size
     require(
-        not config.encoder.name.startswith("vit_") or size % max(patch, 1) == 0,
+        not config.encoder.name.startswith("vit_") or size % patch == 0,
         f"data.image_size={size} does not divide into patches of encoder.patch_size="
-        f"{patch}; use {_multiples_near(size, max(patch, 1))}.",
+        f"{patch}; use {_multiples_near(size, patch)}.",
     )
 
 
@@ -201,10 +203,10 @@ def _check_monitor(config: Config) -> None:
     positive("monitor.knn_temperature", monitor.knn_temperature)
 
 
-def _check_replicas(config: Config, replicas: int | None) -> None:
+def _check_replicas(config: Config, replicas: int | None, hosts: int) -> None:
     if replicas is None:
         return
-    batch, groups = config.train.batch_size, config.bn_groups(replicas)
+    batch, groups = config.train.batch_size, config.bn_groups(replicas // hosts)
     where = "replica" if replicas == 1 else "replicas"
     require(
         batch % replicas == 0,
@@ -216,6 +218,12 @@ def _check_replicas(config: Config, replicas: int | None) -> None:
         f"train.batch_size={batch} does not divide among {replicas} {where} of "
         f"{groups} batch-norm groups; use {_multiples_near(batch, replicas * groups)}, "
         "or set method.bn_groups.",
+    )
+    # XLA cannot compile what updates a variable on several replicas.
+    require(
+        replicas == 1 or not config.train.jit_compile,
+        f"train.jit_compile=true does not work on {replicas} replicas; leave it out, "
+        "or use distribution.replicas=1.",
     )
 
 

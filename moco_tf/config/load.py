@@ -53,15 +53,14 @@ def dump(config: Config) -> str:
     return header + yaml.safe_dump(plain(dataclasses.asdict(config)), sort_keys=False)
 
 
-def parse_args(argv: Sequence[str]) -> tuple[Config, pathlib.Path | None]:
+def parse_args(argv: Sequence[str]) -> Config:
     """Read train.py's command line; `--help` and `--print_config` print and exit.
 
     Args:
         argv: words after the program's name.
 
     Returns:
-        The checked configuration, and the run directory to resume (None to start anew,
-        or to continue whatever the configured run directory holds).
+        The checked configuration; with `--resume` that of the run directory named.
 
     Raises:
         ConfigError: as `load_config`.
@@ -77,16 +76,14 @@ def parse_args(argv: Sequence[str]) -> tuple[Config, pathlib.Path | None]:
             _add_flags,
         )
         raise SystemExit(0)
-    resume = None
     if options.resume is None:
         config = _load(options.config, words)
     else:
-        resume = pathlib.Path(options.resume)
-        config = _load_run(resume, options.config, words)
+        config = _load_run(pathlib.Path(options.resume), options.config, words)
     if options.print_config:
         print(dump(config), end="")
         raise SystemExit(0)
-    return config, resume
+    return config
 
 
 def _load_run(run_dir: pathlib.Path, path: str | None, words: list[str]) -> Config:

@@ -101,8 +101,8 @@ class Method:
         dim: Length of a projection.
         temperature: Divides the similarities in the loss; 0.07 in v1, 0.2 in v2.
         bn_groups: Groups within a replica that have their own batch-norm statistics
-            (null: 8 on one replica, where nothing else hides the key's batch, else 1);
-            not for simclr and moco_v3.
+            (null: 8 where a host has one replica, as nothing else hides the key's
+            batch there, else 1); not for simclr and moco_v3.
         key_momentum: Rate at which moco's key encoder keeps its weights, 0 to 1; in
             moco_v3 it rises from this to 1.
         queue_size: Keys that moco keeps as negatives; at least the global batch.
@@ -170,7 +170,8 @@ class Train:
         batch_size: Global batch, over all replicas; a last partial batch is dropped.
         precision: float32, mixed_bfloat16, or mixed_float16 (with loss scaling).
         deterministic: Ask TensorFlow for bit-reproducible operations; slower on GPU.
-        jit_compile: Compile the networks with XLA; can help on GPU, slows a CPU down.
+        jit_compile: Compile the networks with XLA, on one replica only; can help on
+            GPU, slows a CPU down.
         checkpoint_every: Epochs between checkpoints.
         keep_checkpoints: Latest checkpoints kept.
         steps_per_epoch: Cut each epoch to so many steps, for rehearsals (null: all).
@@ -285,17 +286,21 @@ class Config:
             return len(self.distribution.gpus)
         return self.distribution.replicas
 
-    def bn_groups(self, replicas: int) -> int:
-        """Batch-norm groups within each of `replicas` replicas.
+    def bn_groups(self, local_replicas: int) -> int:
+        """Batch-norm groups within each replica.
 
-        ShuffleBN moves keys between replicas, which does nothing on one; there the
-        batch is split into 8 groups, as in the reference's CIFAR-10 notebook.
+        ShuffleBN moves keys between the replicas of a host, which does nothing on one;
+        there a replica's batch is split into 8 groups, as in the reference's CIFAR-10
+        notebook.
+
+        Args:
+            local_replicas: replicas of each host.
         """
         if self.method.name in ("simclr", "moco_v3"):
             return 1  # their batch norm is over the global batch
         if self.method.bn_groups is not None:
             return self.method.bn_groups
-        return 8 if replicas == 1 else 1
+        return 8 if local_replicas == 1 else 1
 
     @property
     def monitor_train(self) -> Data:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import tensorflow as tf
 from tensorflow import keras
 
+from moco_tf.contrast.scatter import scatter
+
 
 class SlotBank(keras.layers.Layer):
     """A slot for each image, which follows the image's embeddings.
@@ -100,7 +102,7 @@ class SlotBank(keras.layers.Layer):
 
         def write(strategy, places, rows):
             strategy.extended.update(
-                self.slots, _scatter, args=(places, rows), group=True
+                self.slots, scatter, args=(places, rows), group=True
             )
 
         tf.distribute.get_replica_context().merge_call(write, args=(ids[:, None], rows))
@@ -119,9 +121,3 @@ class SlotBank(keras.layers.Layer):
 def bank_bytes(num_examples: int, dim: int = 128, dtype: str = "float32") -> int:
     """Memory that a bank takes on each replica; a checkpoint takes as much."""
     return num_examples * dim * tf.as_dtype(dtype).size
-
-
-def _scatter(variable, rows, values):
-    # In place on the replica's own copy; a mirrored variable as a whole has no
-    # scatter.
-    return variable.scatter_nd_update(rows, values)

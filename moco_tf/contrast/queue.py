@@ -5,6 +5,8 @@ from __future__ import annotations
 import tensorflow as tf
 from tensorflow import keras
 
+from moco_tf.contrast.scatter import scatter
+
 # Ids of data sets start at 0, so rows that no image has filled yet match none.
 NO_IMAGE = -1
 
@@ -86,8 +88,8 @@ class KeyQueue(keras.layers.Layer):
 
         def write(strategy, keys, ids, rows, cursor):
             update = strategy.extended.update
-            update(self.keys, _scatter, args=(rows, keys), group=True)
-            update(self.ids, _scatter, args=(rows, ids), group=True)
+            update(self.keys, scatter, args=(rows, keys), group=True)
+            update(self.ids, scatter, args=(rows, ids), group=True)
             update(self.cursor, _assign, args=(cursor,), group=True)
 
         tf.distribute.get_replica_context().merge_call(
@@ -102,12 +104,6 @@ class KeyQueue(keras.layers.Layer):
 def _random_unit_rows(shape, dtype=None, **_):
     rows = tf.random.normal(shape, dtype=dtype)
     return rows / tf.norm(rows, axis=1, keepdims=True)
-
-
-def _scatter(variable, rows, values):
-    # In place on the replica's own copy; a mirrored variable as a whole has no
-    # scatter.
-    return variable.scatter_nd_update(rows, values)
 
 
 def _assign(variable, value):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from moco_tf.data.labelled import labels_of, subset
+from moco_tf.data.labelled import labels_of, read_once, subset
 from moco_tf.data.sources import DataError, Source
 
 
@@ -18,7 +18,8 @@ def balanced_subset(source: Source, fraction: float, seed: int) -> Source:
 
     Returns:
         A source of round(fraction x images / classes) images of each class; all of a
-        class that has fewer.
+        class that has fewer. It holds them in memory, undecoded: a few images of a
+        stream would be searched for in the whole of it every epoch.
 
     Raises:
         DataError: that is less than one image, or a class has none.
@@ -44,7 +45,7 @@ def balanced_subset(source: Source, fraction: float, seed: int) -> Source:
             f"The training set has no image of the class {empty[0]!r} to draw a "
             "balanced subset from; add some, or take another split."
         )
-    return subset(source, np.concatenate(groups))
+    return read_once(subset(source, np.concatenate(groups)))
 
 
 def held_out(source: Source, share: float, seed: int) -> tuple[Source, Source]:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import tensorflow as tf
 
 from moco_tf.data.crops import decode, resize
-from moco_tf.data.order import VIEWS, EpochOrder, stream_key
+from moco_tf.data.order import VIEWS, EpochOrder, finished, stream_key
 from moco_tf.data.sources import Source
 
 _NOWHERE = (-2.0, -2.0, -1.0, -1.0)  # a box that overlaps no anchor
@@ -96,7 +96,7 @@ def training_boxes(
         {"image": tf.constant(0, tf.uint8), "boxes": -1.0, "classes": -1.0},
         drop_remainder=True,
     )
-    return _finished(dataset.map(_move_padding))
+    return finished(dataset.map(_move_padding))
 
 
 def whole_images(
@@ -131,7 +131,7 @@ def whole_images(
     dataset = source.dataset.map(
         view, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
     )
-    return _finished(dataset.batch(batch_size))
+    return finished(dataset.batch(batch_size))
 
 
 def _resized(image, boxes, longer):
@@ -164,12 +164,3 @@ def _move_padding(batch):
     # A padded row is all -1; a box without area would have no logarithm.
     is_box = batch["classes"][..., None] >= 0
     return {**batch, "boxes": tf.where(is_box, batch["boxes"], [_NOWHERE])}
-
-
-def _finished(dataset):
-    options = tf.data.Options()
-    options.deterministic = True
-    # Each host would read a share of the files: replicas take theirs of the batches.
-    policy = tf.data.experimental.AutoShardPolicy.OFF
-    options.experimental_distribute.auto_shard_policy = policy
-    return dataset.prefetch(tf.data.AUTOTUNE).with_options(options)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tensorflow as tf
 
 from moco_tf.data.crops import decode
-from moco_tf.data.sources import DataError, Source
+from moco_tf.data.sources import DataError, Source, check_same_classes
 from moco_tf.data.voc import open_voc_folder
 
 
@@ -108,7 +108,7 @@ def joined(first: Source, second: Source) -> Source:
     Raises:
         DataError: their classes differ.
     """
-    check_same_classes(first, second, "the first training set", "the second one")
+    check_same_classes(first, second, "The first training set", "the second one")
     offset = first.num_examples
 
     def renumbered(element):
@@ -117,15 +117,3 @@ def joined(first: Source, second: Source) -> Source:
     dataset = first.dataset.concatenate(second.dataset.map(renumbered))
     count = offset + second.num_examples
     return Source(dataset, count, first.num_classes, first.class_names)
-
-
-def check_same_classes(first: Source, second: Source, one: str, other: str) -> None:
-    """Raises DataError unless two sources have the same classes in the same order."""
-    if first.class_names == second.class_names:
-        return
-    odd = sorted(set(first.class_names) ^ set(second.class_names))
-    found = f"; {', '.join(odd[:5])} in only one of them" if odd else ""
-    raise DataError(
-        f"{one} has {first.num_classes} classes and {other} {second.num_classes}"
-        f"{found}; use sets with the same classes."
-    )

@@ -76,19 +76,19 @@ def open_folder(
     converts = any(_suffix(path) in _CONVERTED for path in paths)
     readable = _readable(files, converts, channels)
     _report(root, paths, readable, max_unreadable)
-    files = tf.gather(files, readable)
-    labels = tf.constant(labels[readable])
+    files, labels = tf.gather(files, readable), labels[readable]
+    label_values = tf.constant(labels)
 
     def load(example_id):
         return {
             "image": _read(files[example_id], converts),
             "id": example_id,
-            "label": labels[example_id],
+            "label": label_values[example_id],
         }
 
     dataset = tf.data.Dataset.range(len(readable))
     dataset = dataset.map(load, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-    return Source(dataset, len(readable), len(names), names, load=load)
+    return Source(dataset, len(readable), len(names), names, load=load, labels=labels)
 
 
 def _find_root(data_dir, split):

@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from moco_tf.data.crops import DRAWS, decode, random_boxes, resized_crop
-from moco_tf.data.order import VIEWS, EpochOrder, stream_key
+from moco_tf.data.order import VIEWS, EpochOrder, finished, stream_key
 from moco_tf.data.sources import Source, check_channels
 
 
@@ -23,7 +23,6 @@ def labelled_crops(
     seed: int = 0,
     epochs: int | None = None,
     shuffle_buffer: int = 50_000,
-    cache: bool = False,
 ) -> tf.data.Dataset:
     """Batches of one random crop of each image, flipped half the time.
 
@@ -42,7 +41,6 @@ def labelled_crops(
         epochs: the stream ends after so many; None: never.
         shuffle_buffer: elements held to shuffle from, where the source cannot read
             any example at once (where it can, the whole epoch is shuffled).
-        cache: keep the elements in memory, undecoded. No use for arrays.
 
     Returns:
         A dataset of dicts: "image" uint8 (n, image_size, image_size, channels), "label"
@@ -56,7 +54,7 @@ def labelled_crops(
     """
     check_channels(source, channels)
     # Steps of one image: so that the last partial batch is kept.
-    order = EpochOrder(source, 1, (1, 0), seed, shuffle_buffer, cache)
+    order = EpochOrder(source, 1, (1, 0), seed, shuffle_buffer, cache=False)
 
     def crop(element, view_key):
         if source.load is not None and not order.streams:
@@ -83,13 +81,7 @@ def labelled_crops(
         return elements.batch(batch_size)
 
     last = epochs if epochs is not None else tf.int64.max
-    dataset = tf.data.Dataset.range(last).flat_map(epoch_batches)
-    options = tf.data.Options()
-    options.deterministic = True
-    # Each host would read a share of the files: replicas take theirs of the batches.
-    policy = tf.data.experimental.AutoShardPolicy.OFF
-    options.experimental_distribute.auto_shard_policy = policy
-    return dataset.prefetch(tf.data.AUTOTUNE).with_options(options)
+    return finished(tf.data.Dataset.range(last).flat_map(epoch_batches))
 
 
 def labels_of(source: Source) -> np.ndarray:
@@ -98,6 +90,8 @@ def labels_of(source: Source) -> np.ndarray:
     Returns:
         int64 (examples,), in the order of the ids; -1 where unlabelled.
     """
+    if source.labels is not None:
+        return source.labels
     dataset = source.dataset.map(lambda element: (element["id"], element["label"]))
     labels = np.full(source.num_examples, -1, np.int64)
     for ids, values in dataset.batch(4096).as_numpy_iterator():
@@ -146,6 +140,45 @@ def subset(source: Source, ids: np.ndarray) -> Source:
         num_examples=len(ids),
         load=source.load and load,
         shuffled=shuffled and (lambda seed: only_chosen(shuffled(seed))),
+        labels=None if source.labels is None else source.labels[ids],
+    )
+
+
+def read_once(source: Source) -> Source:
+    """A source that has read another's examples, once, and holds them undecoded.
+
+    Args:
+        source: the images; few enough.
+
+    Returns:
+        The source, which reads any example at once; arrays in memory as they are.
+    """
+    if source.load is not None and source.channels is not None:
+        return source
+    kept = source.dataset.element_spec["image"]
+
+    def undecoded(element):
+        return tf.io.serialize_tensor(element["image"]), element["label"]
+
+    # As strings: images that are arrays may differ in size.
+    dataset = source.dataset.map(undecoded, num_parallel_calls=tf.data.AUTOTUNE)
+    images, labels = zip(*dataset.batch(1024))
+    images, labels = tf.concat(images, axis=0), tf.concat(labels, axis=0)
+
+    def load(example_id):
+        image = tf.io.parse_tensor(images[example_id], kept.dtype)
+        return {
+            "image": tf.ensure_shape(image, kept.shape),
+            "id": example_id,
+            "label": labels[example_id],
+        }
+
+    return dataclasses.replace(
+        source,
+        dataset=tf.data.Dataset.range(source.num_examples).map(load),
+        load=load,
+        shuffled=None,
+        labels=labels.numpy(),
     )
 
 
@@ -162,7 +195,7 @@ def evenly_spread(count: int, most: int | None) -> np.ndarray:
         int64 (min(count, most),), rising.
     """
     taken = count if most is None else min(count, most)
-    # The last id of each of `taken` equal stretches, as `labelled_batches` takes.
+    # The last id of each of `taken` equal stretches.
     return (np.arange(1, taken + 1) * count - 1) // taken
 
 

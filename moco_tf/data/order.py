@@ -96,6 +96,17 @@ class EpochOrder:
         return dataset.map(lambda _, element: element)
 
 
+def finished(dataset: tf.data.Dataset) -> tf.data.Dataset:
+    """The end of every pipeline: batches made ahead of time, in a fixed order."""
+    options = tf.data.Options()
+    options.deterministic = True
+    # TensorFlow would give each host a share of the files: hosts take their `shards`,
+    # and replicas share the batches.
+    policy = tf.data.experimental.AutoShardPolicy.OFF
+    options.experimental_distribute.auto_shard_policy = policy
+    return dataset.prefetch(tf.data.AUTOTUNE).with_options(options)
+
+
 def stream_key(seed: int, purpose: int, counter: tf.Tensor) -> tf.Tensor:
     """An int64 scalar for each (seed, purpose, counter)."""
     stream = tf.stack([tf.constant(seed, tf.int64), counter * 4 + purpose])

@@ -16,6 +16,7 @@ from moco_tf.data.order import (
     SHUFFLE_KEYS,
     VIEWS,
     EpochOrder,
+    finished,
     steps_per_epoch,
     stream_key,
 )
@@ -142,8 +143,7 @@ def two_views(
     calls = parallel_calls or tf.data.AUTOTUNE
     dataset = dataset.map(views, num_parallel_calls=calls, deterministic=True)
     dataset = dataset.batch(rows, drop_remainder=True)
-    dataset = dataset.enumerate(start_step).map(permute)
-    return dataset.prefetch(tf.data.AUTOTUNE).with_options(_options())
+    return finished(dataset.enumerate(start_step).map(permute))
 
 
 def labelled_batches(
@@ -153,7 +153,6 @@ def labelled_batches(
     image_size: int,
     resize: int | None = None,
     channels: int = 3,
-    max_examples: int | None = None,
 ) -> tf.data.Dataset:
     """Batches of whole images for evaluation, in the source's order.
 
@@ -165,7 +164,6 @@ def labelled_batches(
             image_size * 256 / 224 from 64 pixels on (the ImageNet protocol), and
             image_size below (the CIFAR protocol).
         channels: of the images.
-        max_examples: take so many, evenly spread over the source.
 
     Returns:
         A dataset of dicts: "image" uint8 (n, image_size, image_size, channels),
@@ -187,25 +185,7 @@ def labelled_batches(
         image = decode(element["image"], channels)
         return {**element, "image": centre_crop(image, resize, image_size)}
 
-    dataset, count = source.dataset, source.num_examples
-    if max_examples is not None and max_examples < count:
-        # Not the first ones: a folder comes sorted by class.
-        def is_taken(element):
-            number = element["id"]
-            return (number + 1) * max_examples // count > number * max_examples // count
-
-        dataset = dataset.filter(is_taken)
-    dataset = dataset.map(
+    dataset = source.dataset.map(
         prepare, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
     )
-    dataset = dataset.batch(batch_size).prefetch(tf.data.AUTOTUNE)
-    return dataset.with_options(_options())
-
-
-def _options() -> tf.data.Options:
-    options = tf.data.Options()
-    options.deterministic = True
-    # Hosts take their share by `shards`, not by guessing from files.
-    policy = tf.data.experimental.AutoShardPolicy.OFF
-    options.experimental_distribute.auto_shard_policy = policy
-    return options
+    return finished(dataset.batch(batch_size))

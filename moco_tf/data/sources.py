@@ -33,6 +33,8 @@ class Source:
             encoded, which decode to 1, 3 or 4 as asked.
         load: int64 id -> element, where the source can read any example at once (a
             folder, an array). The pipeline then shuffles perfectly and resumes freely.
+        labels: int64 (num_examples,) in the order of the ids, where they are known
+            without reading the examples.
         shuffled: int64 scalar seed -> all elements in an order of that seed, where the
             source can shuffle coarsely (the files of a TFDS set); a shuffle buffer
             does the rest.
@@ -45,6 +47,7 @@ class Source:
     channels: int | None = None
     load: Callable[[tf.Tensor], dict[str, tf.Tensor]] | None = None
     shuffled: Callable[[tf.Tensor], tf.data.Dataset] | None = None
+    labels: np.ndarray | None = None
 
 
 def from_arrays(
@@ -100,7 +103,15 @@ def from_arrays(
 
     dataset = tf.data.Dataset.range(count).map(load)
     channels = int(images.shape[-1])
-    return Source(dataset, count, num_classes, names, channels=channels, load=load)
+    return Source(
+        dataset,
+        count,
+        num_classes,
+        names,
+        channels=channels,
+        load=load,
+        labels=label_values,
+    )
 
 
 def open_source(
@@ -110,7 +121,7 @@ def open_source(
     name: str | None = None,
     data_dir: str | None = None,
     manual_dir: str | None = None,
-    labelled: bool | None = None,
+    labelled: bool = False,
     channels: int = 3,
     max_unreadable: float = 0.01,
 ) -> Source:
@@ -123,8 +134,7 @@ def open_source(
         name: TFDS name; only for tfds.
         data_dir: root of the prepared TFDS sets, or the folder of images.
         manual_dir: where TFDS finds archives that the user fetched.
-        labelled: True where labels are needed (an error when there are none), False
-            to leave them out, None to take them where they exist.
+        labelled: whether labels are needed, so that it is an error to have none.
         channels: what the images will be decoded to.
         max_unreadable: share of unreadable images in a folder above which it is an
             error; one is always allowed.
@@ -159,7 +169,7 @@ def open_source(
             "kNN and the linear probe need them; name a labelled set for these, or "
             "switch them off."
         )
-    return _without_labels(source) if labelled is False else source
+    return source
 
 
 def check_channels(source: Source, channels: int) -> None:
@@ -176,20 +186,25 @@ def check_channels(source: Source, channels: int) -> None:
         )
 
 
+def check_same_classes(first: Source, second: Source, one: str, other: str) -> None:
+    """Raises DataError unless two sources have the same classes in the same order.
+
+    Args:
+        first: labelled images.
+        second: labelled images.
+        one: what the sentence calls the first, which it begins with.
+        other: what it calls the second.
+    """
+    if first.class_names == second.class_names:
+        return
+    odd = sorted(set(first.class_names) ^ set(second.class_names))
+    found = f"{', '.join(odd[:5])} in only one of them" if odd else "in another order"
+    raise DataError(
+        f"{one} has {first.num_classes} classes and {other} {second.num_classes} "
+        f"({found}); use sets with the same classes."
+    )
+
+
 def _describe(kind: str, name: str | None, data_dir: str | None) -> str:
     detail = {"tfds": name, "folder": data_dir}.get(kind)
     return f"The {kind} set {detail!r}" if detail else f"The {kind} set"
-
-
-def _without_labels(source: Source) -> Source:
-    def strip(element):
-        return {**element, "label": tf.constant(-1, tf.int64)}
-
-    load, shuffled = source.load, source.shuffled
-    return Source(
-        source.dataset.map(strip),
-        source.num_examples,
-        channels=source.channels,
-        load=load and (lambda example_id: strip(load(example_id))),
-        shuffled=shuffled and (lambda seed: shuffled(seed).map(strip)),
-    )

@@ -96,6 +96,20 @@ def open_builder(name: str, data_dir: str | None) -> tfds.core.DatasetBuilder:
         ) from error
 
 
+def copy_facts(name: str, data_dir: str | None) -> tuple[str, dict]:
+    """What tells a prepared copy of a set from others, wherever it lies.
+
+    Returns:
+        Its name with the version, and by split the examples in each file and the bytes
+        of all, JSON-serialisable.
+    """
+    info = open_builder(name, data_dir).info
+    return info.full_name, {
+        split.name: [list(split.shard_lengths), split.num_bytes]
+        for split in info.splits.values()
+    }
+
+
 def prepare(
     builder: tfds.core.DatasetBuilder, name: str, manual_dir: str | None
 ) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import tempfile
 import zipfile
@@ -14,6 +15,8 @@ import numpy as np
 
 from moco_tf.evaluation.features import Features
 
+log = logging.getLogger("moco_tf")
+
 
 def cached_features(
     folder: str | os.PathLike, key: dict, extract: Callable[[], Features]
@@ -21,7 +24,8 @@ def cached_features(
     """Features from disk where they are, else extracted and kept.
 
     Args:
-        folder: where the files are; made when there is something to keep.
+        folder: where the files are; made when there is something to keep. Where it
+            cannot be written, a warning says so and nothing is kept.
         key: JSON-serialisable facts that decide the features: weights, data,
             preprocessing. Any other key is another file.
         extract: makes the features.
@@ -35,7 +39,15 @@ def cached_features(
     features = _read(path, text)
     if features is None:
         features = extract()
-        _write(path, text, features)
+        try:
+            _write(path, text, features)
+        except OSError as error:
+            log.warning(
+                "The features are not kept, as %s cannot be written (%s); each "
+                "protocol extracts them again.",
+                folder,
+                (error.strerror or "no access").lower(),
+            )
     return features
 
 

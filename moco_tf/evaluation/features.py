@@ -131,13 +131,15 @@ class FeatureExtractor:
 
         dataset = even_batches(dataset, self.strategy.num_replicas_in_sync)
         shared = self.strategy.experimental_distribute_dataset(dataset)
-        step = tf.function(
-            lambda batch: self.strategy.run(of_replica, args=(batch,)),
-            input_signature=[shared.element_spec],
-        )
+        key = tuple(tf.nest.flatten(dataset.element_spec))
+        if key not in self._functions:
+            self._functions[key] = tf.function(
+                lambda batch: self.strategy.run(of_replica, args=(batch,)),
+                input_signature=[shared.element_spec],
+            )
         for batch in shared:
-            shares = map(self.strategy.experimental_local_results, step(batch))
-            yield from zip(*shares)
+            shares = self._functions[key](batch)
+            yield from zip(*map(self.strategy.experimental_local_results, shares))
 
     def _forward(self, images):
         if self.preprocess is None:
@@ -182,7 +184,7 @@ class MonitorFeatures:
         train_dataset: labelled batches that kNN votes with and a probe learns from.
         test_dataset: labelled batches that are scored.
         preprocess: see `FeatureExtractor`.
-        progress: show progress bars while extracting.
+        strategy: see `FeatureExtractor`.
     """
 
     def __init__(
@@ -190,13 +192,13 @@ class MonitorFeatures:
         train_dataset: tf.data.Dataset,
         test_dataset: tf.data.Dataset,
         preprocess: Callable | None = None,
-        progress: bool = False,
+        strategy: tf.distribute.Strategy | None = None,
     ):
         """See the class docstring."""
         self.train_dataset = train_dataset
         self.test_dataset = test_dataset
         self.preprocess = preprocess
-        self.progress = progress
+        self.strategy = strategy
         self._extractor = None
         self._step = None
         self._newest = None
@@ -217,19 +219,16 @@ class MonitorFeatures:
             (train, test) `Features`.
         """
         if self._extractor is None or self._extractor.encoder is not encoder:
-            self._extractor = FeatureExtractor(encoder, self.preprocess)
+            self._extractor = FeatureExtractor(encoder, self.preprocess, self.strategy)
             self._newest = None
         if self._newest is None or step != self._step:
             self._newest = None  # frees the old pair before the new one is made
             self._newest = (
-                self._extract(self.train_dataset, "features (train)"),
-                self._extract(self.test_dataset, "features (test)"),
+                self._extractor.extract(self.train_dataset),
+                self._extractor.extract(self.test_dataset),
             )
             self._step = step
         return self._newest
-
-    def _extract(self, dataset, title):
-        return self._extractor.extract(dataset, title if self.progress else None)
 
 
 def checked_labels(

@@ -130,8 +130,6 @@ def fit_classifier(
         channels=channels,
         crop_scale=settings.crop_scale,
         seed=settings.seed,
-        # A subset of a stream would be searched for in the whole set every epoch.
-        cache=settings.fraction < 1,
     )
 
     def is_whole(batch_of):

@@ -83,14 +83,15 @@ def linear_accuracy(
 
 def standardise(train: np.ndarray, test: np.ndarray) -> list[np.ndarray]:
     """Both sets, float32, with the train set's mean taken off and its deviation 1."""
-    train = np.asarray(train, np.float32)
-    mean = train.mean(axis=0, dtype=np.float64)
-    std = train.std(axis=0, dtype=np.float64)
-    std[std < 1e-6] = 1.0  # a dead unit stays zero
-    return [
-        ((np.asarray(part, np.float32) - mean) / std).astype(np.float32)
-        for part in (train, test)
-    ]
+    train, test = (np.asarray(part, np.float32) for part in (train, test))
+    # Sums are float64; whole sets never are, ImageNet's features would fill 20 GB.
+    mean = train.mean(axis=0, dtype=np.float64).astype(np.float32)
+    train, test = train - mean, test - mean
+    std = np.sqrt(np.mean(np.square(train), axis=0, dtype=np.float64))
+    std = np.where(std < 1e-6, 1.0, std).astype(np.float32)  # a dead unit stays zero
+    train /= std
+    test /= std
+    return [train, test]
 
 
 def _fit_predict(features, labels, queries, num_classes, penalties, rng, schedule):
@@ -129,15 +130,17 @@ def _fit(features, labels, batches, penalty, learning_rate, num_classes):
         float32 (dim, candidates * num_classes) weights, and the bias.
     """
     columns = tf.size(penalty)
-    weights = tf.zeros((tf.shape(features)[1] + 1, columns))
-    mean, square = tf.zeros_like(weights), tf.zeros_like(weights)
     # The bias is the last row, fed by a constant one and not penalised.
+    features = tf.concat([features, tf.ones((tf.shape(features)[0], 1))], axis=1)
+    weights = tf.zeros((tf.shape(features)[1], columns))
+    mean, square = tf.zeros_like(weights), tf.zeros_like(weights)
     penalised = tf.concat([tf.ones_like(weights[:-1]), tf.zeros((1, columns))], axis=0)
     decay = penalised * penalty
     steps, batch = tf.shape(batches)[0], tf.shape(batches)[1]
     for step in tf.range(steps):
+        # Wide batches gathered ahead of their step would push its own out of the cache.
+        tf.autograph.experimental.set_loop_options(parallel_iterations=1)
         rows = tf.gather(features, batches[step])
-        rows = tf.concat([rows, tf.ones((batch, 1))], axis=1)
         target = tf.one_hot(tf.gather(labels, batches[step]), num_classes)[:, None]
         logits = tf.reshape(rows @ weights, (batch, -1, num_classes))
         error = tf.reshape(tf.nn.softmax(logits) - target, (batch, columns))

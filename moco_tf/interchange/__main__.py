@@ -99,13 +99,15 @@ def _export(options: argparse.Namespace) -> None:
 
 def _preprocessing(options, encoder, noted):
     """What the command line says, else the file beside the checkpoint, else a guess."""
+    from moco_tf.data.crops import default_resize
+
     small = getattr(encoder, "stem", None) == "cifar"
     side, channels = encoder.input_shape[-2:]
     usual = side or (32 if small else 224)
     size = options.image_size or noted.get("centre_crop") or usual
     resize = options.resize or noted.get("resize_shorter_side")
     if options.image_size or not resize:
-        resize = options.resize or (size if small else round(size * 256 / 224))
+        resize = options.resize or (size if small else default_resize(size))
     guess = _IMAGENET if channels == 3 else {}
     mean = options.mean or noted.get("mean") or guess.get("mean")
     std = options.std or noted.get("std") or guess.get("std")
@@ -190,7 +192,8 @@ def _parser() -> argparse.ArgumentParser:
         "--resize",
         type=_positive,
         metavar="N",
-        help="shorter side before it (8/7 of image_size; image_size for a 3x3 stem)",
+        help="shorter side before it (8/7 of image_size; image_size itself below 64 "
+        "pixels or for a 3x3 stem)",
     )
     for name in ("mean", "std"):
         reader.add_argument(

@@ -9,7 +9,7 @@ from tensorflow import keras
 
 from moco_tf.contrast import KeyQueue, contrast, move_towards
 from moco_tf.contrast.queue import NO_IMAGE
-from moco_tf.distribution import gather
+from moco_tf.distribution import gather, local_replicas
 from moco_tf.encoders.batchnorm import encode
 from moco_tf.encoders.heads import clone, projection_encoder
 from moco_tf.methods.base import ContrastiveModel
@@ -34,7 +34,7 @@ class MoCo(ContrastiveModel):
         augment: keras layer, uint8 -> float32, that augments the views inside the
             step (see `moco_tf.augment`); None takes the batch's views as given.
         bn_groups: parts of a replica's batch with batch-norm statistics of their
-            own. One replica alone should have several: with one, a query and its
+            own. A host's only replica should have several: with one, a query and its
             key are normalised together with the same images, and the encoders can
             match those statistics instead of the contents.
         mask_same_image: leave out queue keys of the query's own image, which are
@@ -124,11 +124,11 @@ class MoCo(ContrastiveModel):
             **kwargs: further arguments of `keras.Model.compile`.
         """
         super().compile(optimizer=optimizer, **kwargs)
-        if self.bn_groups == 1 and self.distribute_strategy.num_replicas_in_sync == 1:
+        if self.bn_groups == 1 and local_replicas(self.distribute_strategy) == 1:
             log.info(
-                "MoCo on one replica with bn_groups=1: a query and its key share "
-                "batch-norm statistics and may leak through them; bn_groups=8 avoids "
-                "it."
+                "MoCo on one replica a host with bn_groups=1: a query and its key "
+                "share batch-norm statistics and may leak through them; bn_groups=8 "
+                "avoids it."
             )
 
     def train_step(self, batch: dict) -> dict[str, tf.Tensor]:

@@ -11,14 +11,14 @@ from moco_tf.methods import ContrastiveModel
 
 
 def build_model(
-    config: Config, steps: int, replicas: int, num_examples: int
+    config: Config, steps: int, local_replicas: int, num_examples: int
 ) -> ContrastiveModel:
     """Makes and compiles the model of a configuration; call it in a strategy's scope.
 
     Args:
         config: the run.
         steps: optimiser steps in an epoch.
-        replicas: devices that share the batch.
+        local_replicas: devices of each host that share the batch.
         num_examples: images of the training set, each of which the memory bank holds.
 
     Raises:
@@ -37,7 +37,7 @@ def build_model(
     }
     grouped = {
         "projection": method.projection,
-        "bn_groups": config.bn_groups(replicas),
+        "bn_groups": config.bn_groups(local_replicas),
     }
     if method.name == "moco":
         model = methods.MoCo(

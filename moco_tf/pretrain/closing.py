@@ -126,7 +126,7 @@ def _pictures(config, model, monitor, baselines, history):
 
 
 def _cost(history):
-    """The usual speed of an epoch, and the most memory held at once, MiB.
+    """The usual speed of an epoch (None without one), and the most memory held, MiB.
 
     The latter is what TensorFlow allocated on the busiest GPU, or, without one, this
     whole process, data and probes included.
@@ -137,9 +137,11 @@ def _cost(history):
         peak = max(gpu["peak"] for gpu in usage) / 2**20
     else:
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    speeds = [float(row["images_per_second"] or 0) for row in history.read()[1:]]
+    # The row of the untrained encoder has no speed.
+    column = [row.get("images_per_second") for row in history.read()]
+    speeds = [float(cell) for cell in column if cell]
     return {
-        "images_per_second": round(statistics.median(speeds), 1),
+        "images_per_second": round(statistics.median(speeds), 1) if speeds else None,
         "peak_memory_mib": round(peak),
         "device": "GPU" if gpus else "CPU",
     }

@@ -10,14 +10,21 @@ import tensorflow as tf
 
 from moco_tf import callbacks
 from moco_tf.config import Config, Data
+from moco_tf.data.labelled import evenly_spread, subset
 from moco_tf.data.pipeline import labelled_batches
-from moco_tf.data.sources import Source, open_source
+from moco_tf.data.sources import (
+    DataError,
+    Source,
+    check_same_classes,
+    open_source,
+)
+from moco_tf.distribution import hosts
 from moco_tf.evaluation import MonitorFeatures, knn_accuracy, linear_accuracy
 
 log = logging.getLogger("moco_tf")
 
 
-def open_data(data: Data, config: Config, labelled: bool | None = None) -> Source:
+def open_data(data: Data, config: Config, labelled: bool = False) -> Source:
     """Opens images with the channels of the run.
 
     Args:
@@ -49,27 +56,33 @@ class Monitor:
         probes: callbacks that write an accuracy to the logs.
         class_names: of the labels.
         images: uint8 (count, S, S, C), the first test images.
+
+    Raises:
+        DataError: a set cannot be opened or has no labels, or classes differ.
     """
 
     def __init__(self, config: Config, model):
         self._config = config
         train = open_data(config.monitor_train, config, labelled=True)
         test = open_data(config.monitor_test, config, labelled=True)
+        check_same_classes(train, test, "The monitor's training set", "its test set")
         self.class_names = test.class_names
         self._batches = [
             labelled_batches(
-                source,
+                subset(source, evenly_spread(source.num_examples, most)),
                 batch_size=config.monitor.batch_size,
                 image_size=config.data.image_size,
                 channels=config.data.channels,
-                max_examples=most,
             )
             for source, most in (
                 (train, config.monitor.max_train),
                 (test, config.monitor.max_test),
             )
         ]
-        self.features = MonitorFeatures(*self._batches, preprocess=model.normalise)
+        strategy = model.distribute_strategy
+        if hosts(strategy) > 1:
+            strategy = None  # each host measures all by itself, for its own files
+        self.features = MonitorFeatures(*self._batches, model.normalise, strategy)
         every = config.monitor.every
         knn = callbacks.KNN(
             self.features, every, config.monitor.knn_k, config.monitor.knn_temperature
@@ -90,16 +103,21 @@ class Monitor:
 
         Returns:
             {"raw_pixels": {"knn": 0..1, "linear": 0..1}, "untrained": the same}.
+
+        Raises:
+            DataError: an image without a label, or too few images or classes.
         """
         path = run_dir / "report" / "baselines.json"
         if resumed and path.exists():
             return json.loads(path.read_text())
         log.info("Measuring raw pixels and the untrained encoder first.")
-        untrained = {}
+        try:
+            baselines = {"raw_pixels": self._raw_pixels(), "untrained": {}}
+        except ValueError as error:  # images without labels, too few images or classes
+            raise DataError(str(error)) from error
         for probe in self.probes:
             probe.set_model(model)
-            untrained[probe.name] = probe.measure()
-        baselines = {"raw_pixels": self._raw_pixels(), "untrained": untrained}
+            baselines["untrained"][probe.name] = probe.measure()
         path.write_text(json.dumps(baselines, indent=2))
         return baselines
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-import pathlib
 
 import tensorflow as tf
 from tensorflow import keras
@@ -13,7 +12,15 @@ from moco_tf import callbacks
 from moco_tf.config import Config, ConfigError, dump, load_config, validate
 from moco_tf.contrast import bank_bytes
 from moco_tf.data.pipeline import steps_per_epoch, two_views
-from moco_tf.distribution import DistributionError, make_strategy, worker_index
+from moco_tf.data.sources import DataError
+from moco_tf.distribution import (
+    DistributionError,
+    hosts,
+    local_replicas,
+    make_strategy,
+    worker_index,
+)
+from moco_tf.interchange.errors import InterchangeError
 from moco_tf.log import set_up_log
 from moco_tf.pretrain.build import build_model
 from moco_tf.pretrain.closing import close
@@ -21,15 +28,19 @@ from moco_tf.pretrain.monitor import Monitor, open_data
 
 log = logging.getLogger("moco_tf")
 
+# What `pretrain` raises for what a user can mend, each in one sentence.
+MISTAKES = (ConfigError, DataError, InterchangeError, callbacks.RunError)
+# Images whose two views TensorBoard shows.
+_SHOWN = 16
 
-def pretrain(config: Config, resume: pathlib.Path | None = None) -> dict:
+
+def pretrain(config: Config) -> dict:
     """Runs a pretraining to its end, or continues one from its last checkpoint.
 
     Args:
         config: the run; its directory is `config.run_dir`. A directory that holds a
             run of the same configuration is continued. Of several workers (TF_CONFIG)
             the first one's is that, and the others' are worker-N inside of it.
-        resume: the run directory that the user named, which must hold a run.
 
     Returns:
         The closing figures: "knn" and "linear" accuracies (0 to 1) of "raw_pixels",
@@ -38,15 +49,15 @@ def pretrain(config: Config, resume: pathlib.Path | None = None) -> dict:
     Raises:
         ConfigError: if the configuration does not fit the machine or the directory.
         DataError: if the data cannot be had.
+        RunError: if a checkpoint cannot be read or written, or the loss diverges.
+        InterchangeError: if the encoder cannot be exported.
     """
-    del resume  # parse_args has already made it the configuration's directory
     set_up_log()
     try:
         strategy = make_strategy(config.distribution.replicas, config.distribution.gpus)
     except DistributionError as error:
         raise ConfigError(str(error)) from None
-    replicas = strategy.num_replicas_in_sync
-    validate(config, replicas)
+    validate(config, strategy.num_replicas_in_sync, hosts(strategy))
     worker = worker_index()
     if worker:
         # Workers act in step, callbacks included, and each keeps files of its own.
@@ -70,7 +81,7 @@ def _run(config, strategy, run_dir):
     steps = config.train.steps_per_epoch or steps_per_epoch(source, batch)
     with strategy.scope():
         model = build_model(
-            config, steps, strategy.num_replicas_in_sync, source.num_examples
+            config, steps, local_replicas(strategy), source.num_examples
         )
     _announce(config, source, steps, strategy, model)
     checkpoints = callbacks.Checkpoints(
@@ -79,10 +90,7 @@ def _run(config, strategy, run_dir):
         config.train.keep_checkpoints,
     )
     checkpoints.set_model(model)
-    try:
-        done = checkpoints.restore()
-    except callbacks.RunError as error:
-        raise ConfigError(str(error)) from error
+    done = checkpoints.restore()
     if done:
         log.info("Continuing after epoch %d of %d.", done, config.train.epochs)
     monitor = Monitor(config, model) if config.monitor.every else None
@@ -93,12 +101,14 @@ def _run(config, strategy, run_dir):
     dataset = _distributed(config, strategy, source, start_step=done * steps)
     progress = callbacks.Progress()
     progress.first_epoch = done
-    watchers = [callbacks.TrainingHealth(batch), *(monitor.probes if monitor else [])]
-    watchers += [
+    watchers = [
+        callbacks.FiniteLoss(),
+        callbacks.TrainingHealth(batch),
+        *(monitor.probes if monitor else []),
         history,
         callbacks.TensorBoard(
             run_dir / "tensorboard",
-            views=_first_batch(config, source) if not done else None,
+            views=_shown_views(config, source) if not done else None,
             config=config,
             features=monitor.features if monitor else None,
             images=monitor.images if monitor else None,
@@ -106,20 +116,16 @@ def _run(config, strategy, run_dir):
         ),
         checkpoints,
         progress,
-        keras.callbacks.TerminateOnNaN(),
     ]
     if done < config.train.epochs:
-        try:
-            model.fit(
-                dataset,
-                epochs=config.train.epochs,
-                initial_epoch=done,
-                steps_per_epoch=steps,
-                callbacks=watchers,
-                verbose=0,
-            )
-        except callbacks.RunError as error:
-            raise ConfigError(str(error)) from error
+        model.fit(
+            dataset,
+            epochs=config.train.epochs,
+            initial_epoch=done,
+            steps_per_epoch=steps,
+            callbacks=watchers,
+            verbose=0,
+        )
     figures = close(config, model, monitor, baselines, history)
     return {**figures, "run_dir": str(run_dir)}
 
@@ -160,31 +166,32 @@ def _leaves(tree, prefix=""):
             yield f"{prefix}{name}", value
 
 
-def _two_views(config, source, **kwargs):
+def _two_views(config, source, **changed):
     data = config.data
-    return two_views(
-        source,
-        batch_size=config.train.batch_size,
-        image_size=data.image_size,
-        channels=data.channels,
-        crop_scale=data.crop_scale,
-        crop_ratio=data.crop_ratio,
-        seed=config.seed,
-        shuffle_buffer=data.shuffle_buffer,
-        cache=data.cache,
-        parallel_calls=data.decode_threads,
-        **kwargs,
-    )
+    arguments = {
+        "batch_size": config.train.batch_size,
+        "image_size": data.image_size,
+        "channels": data.channels,
+        "crop_scale": data.crop_scale,
+        "crop_ratio": data.crop_ratio,
+        "seed": config.seed,
+        "shuffle_buffer": data.shuffle_buffer,
+        "cache": data.cache,
+        "parallel_calls": data.decode_threads,
+    }
+    return two_views(source, **{**arguments, **changed})
 
 
-def _first_batch(config, source):
-    return next(iter(_two_views(config, source)))
+def _shown_views(config, source):
+    # Not a batch of training: at 4096 x 224 x 224 that and its shuffle buffer are big.
+    count = min(_SHOWN, config.train.batch_size)
+    few = {"batch_size": count, "shuffle_buffer": 1, "cache": False}
+    return next(iter(_two_views(config, source, **few)))
 
 
 def _distributed(config, strategy, source, start_step):
     """The stream of batches, cut among replicas, and among hosts if several."""
-    hosts = getattr(strategy.extended, "_num_workers", 1)
-    if hosts == 1:
+    if hosts(strategy) == 1:
         return _two_views(config, source, start_step=start_step)
 
     def of_host(context):
@@ -225,7 +232,7 @@ def _announce(config, source, steps, strategy, model):
     elif groups > 1:
         text = "Batch norm in %d groups per replica; keys shuffled over them."
         log.info(text, groups)
-    elif replicas > 1:
+    elif local_replicas(strategy) > 1:
         log.info("Batch norm per replica; keys shuffled over replicas (ShuffleBN).")
     if config.method.name == "memory_bank":
         size = bank_bytes(source.num_examples, config.method.dim) / 2**20

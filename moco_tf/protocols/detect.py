@@ -15,8 +15,8 @@ from moco_tf.config import ConfigError
 from moco_tf.config.limits import require
 from moco_tf.config.transfer import Detect
 from moco_tf.data.box_views import training_boxes, whole_images
-from moco_tf.data.boxes import check_same_classes, joined, open_boxes
-from moco_tf.data.sources import DataError
+from moco_tf.data.boxes import joined, open_boxes
+from moco_tf.data.sources import DataError, check_same_classes
 from moco_tf.evaluation.average_precision import require_pycocotools
 from moco_tf.evaluation.detection import (
     AveragePrecision,

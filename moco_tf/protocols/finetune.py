@@ -63,10 +63,10 @@ def run(settings: Finetune, pretrained: Pretrained) -> dict:
     train_set, test_set = open_labelled_sets(settings.data, pretrained)
     source = balanced_subset(train_set.source, settings.fraction, settings.seed)
     log.info("Fine-tuning on %s images.", f"{source.num_examples:,}")
-    trial = _Trial(settings, pretrained)
-    arms = [trial.run("pretrained", source, test_set.source)]
+    trial = _Trial(settings, pretrained, source, test_set.source)
+    arms = [trial.run("pretrained")]
     if settings.control:
-        arms.append(trial.run("from scratch", source, test_set.source))
+        arms.append(trial.run("from scratch"))
     figures = {"top1": arms[0].top1, "top5": arms[0].top5}
     if settings.control:
         figures["from scratch top1"] = arms[1].top1
@@ -114,34 +114,36 @@ class _Arm:
 class _Trial:
     """Chooses among the candidates, trains the winner, scores it on the test set."""
 
-    def __init__(self, settings, pretrained):
+    def __init__(self, settings, pretrained, source: Source, test: Source):
         self.settings, self.pretrained = settings, pretrained
+        self.source, self.test = source, test
         self.normalise = Normalize(pretrained.mean, pretrained.std)
-
-    def run(self, start: str, source: Source, test: Source) -> _Arm:
-        settings = self.settings
-        grid = list(
+        self.grid = list(
             itertools.product(settings.learning_rates, settings.head_multipliers)
         )
-        candidates, (rate, multiplier) = [], grid[0]
-        if len(grid) > 1:
-            kept, held = held_out(source, settings.held_out, settings.seed)
-            candidates = [self._candidate(start, kept, held, *pair) for pair in grid]
+        if len(self.grid) > 1:
+            self.parts = held_out(source, settings.held_out, settings.seed)
+
+    def run(self, start: str) -> _Arm:
+        candidates, (rate, multiplier) = [], self.grid[0]
+        if len(self.grid) > 1:
+            candidates = [self._candidate(start, *pair) for pair in self.grid]
             best = max(candidates, key=lambda candidate: candidate["held_out"])
             rate, multiplier = best["learning_rate"], best["head_multiplier"]
         log.info("%s: rate %g, head x%g.", start.capitalize(), rate, multiplier)
-        model, history = self._train(start, source, rate, multiplier)
+        model, history = self._train(start, self.source, rate, multiplier)
         if not math.isfinite(history["loss"][-1]):
             raise ConfigError(
                 f"the loss is not finite in epoch {len(history['loss'])} of training "
                 f"{start}: learning_rates={rate:g} is too high for this data; try "
                 f"--learning_rates=[{rate / 10:g}]."
             )
-        score = self._score(model, test, "test")
+        score = self._score(model, self.test, "test")
         return _Arm(start, rate, multiplier, **score, history=history,
                     candidates=candidates)  # fmt: skip
 
-    def _candidate(self, start, kept, held, rate, multiplier):
+    def _candidate(self, start, rate, multiplier):
+        kept, held = self.parts
         log.info("%s, candidate rate %g, head x%g:", start, rate, multiplier)
         model, history = self._train(start, kept, rate, multiplier)
         loss = history["loss"][-1]

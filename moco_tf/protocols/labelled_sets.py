@@ -16,7 +16,12 @@ from moco_tf.config import ConfigError, Data
 from moco_tf.config.protocols import Extraction, LabelledData
 from moco_tf.data.labelled import evenly_spread, subset
 from moco_tf.data.pipeline import labelled_batches
-from moco_tf.data.sources import DataError, Source, open_source
+from moco_tf.data.sources import (
+    DataError,
+    Source,
+    check_same_classes,
+    open_source,
+)
 from moco_tf.evaluation.cache import cached_features
 from moco_tf.evaluation.features import FeatureExtractor, Features
 from moco_tf.interchange import Pretrained
@@ -55,7 +60,7 @@ def open_labelled_sets(
         _open(part, pretrained.channels, most)
         for part, most in zip(asked, (data.max_train, data.max_test))
     )
-    _require_same_classes(train.source, test.source)
+    check_same_classes(train.source, test.source, "The training set", "the test set")
     return train, test
 
 
@@ -173,7 +178,10 @@ def _open(data, channels, most):
         source = subset(source, evenly_spread(source.num_examples, most))
     facts = {"source": data.source, "split": data.split, "images": source.num_examples}
     if data.source == "tfds":
-        facts["name"] = data.name
+        # Imported here: TensorFlow Datasets takes seconds.
+        from moco_tf.data.tfds import copy_facts
+
+        facts["name"], facts["files"] = copy_facts(data.name, data.data_dir)
     if data.source == "folder":
         facts["files"] = _fingerprint(data.data_dir)
     return LabelledSet(source, facts)
@@ -191,18 +199,3 @@ def _fingerprint(data_dir):
             digest.update(f"{path.relative_to(root)}:{state.st_size}:".encode())
             digest.update(f"{state.st_mtime_ns};".encode())
     return digest.hexdigest()
-
-
-def _require_same_classes(train, test):
-    ours, theirs = set(train.class_names), set(test.class_names)
-    if train.class_names == test.class_names:
-        return
-    missing = sorted(ours - theirs)[:3]
-    extra = sorted(theirs - ours)[:3]
-    detail = [f"without {', '.join(missing)} in the test images"] * bool(missing)
-    detail += [f"without {', '.join(extra)} in the training images"] * bool(extra)
-    raise DataError(
-        f"The training images have {train.num_classes} classes and the test images "
-        f"{test.num_classes} ({'; '.join(detail) or 'in another order'}); give splits "
-        "with the same classes."
-    )

@@ -86,25 +86,20 @@ def neighbour_gallery(
 def view_grid(
     query_views: np.ndarray,
     key_views: np.ndarray,
-    mean: Sequence[float] | None = None,
-    std: Sequence[float] | None = None,
     columns: int = 4,
 ) -> np.ndarray:
     """The two augmented views of some images side by side, for TensorBoard.
 
     Args:
-        query_views: (N,H,W,C): uint8, or float normalised by `mean` and `std`.
-        key_views: the same images' other views, of the same shape and dtype.
-        mean: C values in 0..1 units; None when floats are in [0, 1] as they are.
-        std: C values in 0..1 units, with `mean`.
+        query_views: uint8 (N,H,W,C).
+        key_views: the same images' other views, of the same shape.
         columns: pairs in a row.
 
     Returns:
         uint8 (height, width, 3): pairs in rows, a thin gap inside a pair and a wide
         one between pairs. A channel count other than 3 shows the first, grey.
     """
-    left = _displayable(query_views, mean, std)
-    right = _displayable(key_views, mean, std)
+    left, right = _coloured(query_views), _coloured(key_views)
     count, height, width, _ = left.shape
     thin, wide = max(1, width // 32), max(4, width // 8)
     columns = min(columns, count)
@@ -135,9 +130,10 @@ def _class_name(label, class_names):
 
 
 def _draw_image(axes, image, caption):
-    image = image if image.shape[-1] == 3 else np.repeat(image[..., :1], 3, axis=-1)
     axes.set_axis_on()
-    axes.imshow(image, interpolation="nearest" if len(image) <= 64 else "antialiased")
+    axes.imshow(
+        _coloured(image), interpolation="nearest" if len(image) <= 64 else "antialiased"
+    )
     axes.set_xticks([])
     axes.set_yticks([])
     axes.set_xlabel(caption, fontsize=8, color=look.GREY, labelpad=3)
@@ -154,12 +150,6 @@ def _draw_frame(axes, right):
         spine.set_capstyle("butt")
 
 
-def _displayable(views, mean, std):
-    """Uint8 (N,H,W,3)."""
-    views = np.asarray(views)
-    if views.dtype != np.uint8:
-        views = views.astype(np.float32)
-        if mean is not None:
-            views = views * np.asarray(std) + np.asarray(mean)
-        views = np.clip(np.round(255 * views), 0, 255).astype(np.uint8)
-    return views if views.shape[-1] == 3 else np.repeat(views[..., :1], 3, axis=-1)
+def _coloured(images):
+    """With three channels, (...,H,W,3): as they are, or the first of them, grey."""
+    return images if images.shape[-1] == 3 else np.repeat(images[..., :1], 3, axis=-1)

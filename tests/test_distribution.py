@@ -1,0 +1,65 @@
+"""Which worker a process is, and what replicas and hosts rule out or ask for."""
+
+import json
+
+import pytest
+from conftest import mirrored
+from tiny import small_encoder
+
+import moco_tf
+from moco_tf import distribution
+from moco_tf.config import ConfigError, load_config, validate
+from moco_tf.methods import moco
+from moco_tf.optimizers import SGD
+
+ALONE = {"worker": ["a:1", "b:1"]}
+WITH_CHIEF = {"chief": ["a:1"], "worker": ["b:1", "c:1"]}
+
+
+@pytest.mark.parametrize(
+    ("cluster", "kind", "index", "place"),
+    [
+        (ALONE, "worker", 0, 0),
+        (ALONE, "worker", 1, 1),
+        (WITH_CHIEF, "chief", 0, 0),
+        (WITH_CHIEF, "worker", 0, 1),
+        (WITH_CHIEF, "worker", 1, 2),
+    ],
+)
+def test_workers_are_counted_from_the_chief(monkeypatch, cluster, kind, index, place):
+    task = {"type": kind, "index": index}
+    monkeypatch.setenv("TF_CONFIG", json.dumps({"cluster": cluster, "task": task}))
+    assert distribution.worker_index() == place
+
+
+def test_process_without_a_cluster_is_the_first_worker(monkeypatch):
+    monkeypatch.delenv("TF_CONFIG", raising=False)
+    assert distribution.worker_index() == 0
+
+
+def test_hosts_of_one_replica_each_get_split_batch_norm():
+    # Keys are permuted within a host, so between its replicas, if it has several.
+    config = load_config(None, ["train.batch_size=24", "method.queue_size=64"])
+    validate(config, replicas=4, hosts=2)
+    with pytest.raises(ConfigError, match="2 replicas of 8 batch-norm groups"):
+        validate(config, replicas=2, hosts=2)
+
+
+@pytest.mark.parametrize(("hosts", "leaks"), [(1, False), (2, True)])
+def test_leak_through_batch_norm_is_told_where_a_host_has_one_replica(
+    monkeypatch, hosts, leaks
+):
+    said = []
+    monkeypatch.setattr(distribution, "hosts", lambda strategy: hosts)
+    monkeypatch.setattr(moco.log, "info", said.append)
+    with mirrored(2).scope():
+        model = moco_tf.MoCo(small_encoder(), dim=4, queue_size=32, bn_groups=1)
+        model.compile(SGD(0.1))
+    assert [" may leak " in sentence for sentence in said] == [True] * leaks
+
+
+def test_several_replicas_are_not_compiled_by_xla():
+    config = load_config(None, ["train.jit_compile=true"])
+    validate(config, replicas=1)
+    with pytest.raises(ConfigError, match="jit_compile=true .* on 2 replicas; leave"):
+        validate(config, replicas=2)
