@@ -98,6 +98,17 @@ def test_figures_measured_in_unlike_ways_are_flagged(tmp_path, capsys):
     assert warning in capsys.readouterr().out
 
 
+def test_same_images_named_in_two_ways_compare(tmp_path):
+    runs = [make_run(tmp_path, name, 0) for name in ("one", "two", "three")]
+    images = {"train": {"name": "cifar10"}}
+    for run, name, facts in zip(runs, (None, "cifar10", "svhn"), (images, images, {})):
+        write_results(run, "knn", {"data": {"name": name}}, top1=0.5)
+        file = run / "report" / "knn" / "results.json"
+        file.write_text(json.dumps({**json.loads(file.read_text()), "data": facts}))
+    assert compare(runs[0], runs[1])["warnings"] == []
+    assert len(compare(runs[0], runs[2])["warnings"]) == 1
+
+
 def test_saved_models_stand_alone(tmp_path):
     for name in ("a", "b"):
         write_results(tmp_path / name, "knn", top1=0.5)

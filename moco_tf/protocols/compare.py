@@ -128,7 +128,9 @@ def read_run(path: pathlib.Path) -> Run:
             figures[f"{protocol} {name}"] = share
         asked = results.get("settings", {}).items()
         asked = {key: value for key, value in asked if key not in _NO_CONDITION}
-        conditions[protocol] = json.dumps([asked, results.get("data")], sort_keys=True)
+        if "data" in results:  # which images these were, however they were named
+            asked["data"] = results["data"]
+        conditions[protocol] = json.dumps(asked, sort_keys=True)
     if not figures:
         raise ConfigError(
             f"{path} has no results to compare; measure some first, for instance with "

@@ -128,7 +128,8 @@ def _row(row, runs, figure):
 
 
 def _typical(runs, key):
-    values = [run["cost"][key] for run in runs if "cost" in run]
+    values = [run.get("cost", {}).get(key) for run in runs]
+    values = [value for value in values if value is not None]
     return statistics.median(values) if values else None
 
 
