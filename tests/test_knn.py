@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-import tensorflow as tf
 from clusters import clusters
 
 from moco_tf.evaluation import (
@@ -11,7 +10,6 @@ from moco_tf.evaluation import (
     knn_predict_all,
     nearest_neighbours,
 )
-from moco_tf.evaluation.knn import _top_k
 
 
 def slow_knn(train, train_labels, test, k, temperature):
@@ -78,26 +76,6 @@ def test_uniform_votes_equal_scikit_learn_for_every_k():
         oracle.fit(train.astype(np.float64), train_labels)
         expected = oracle.predict(test.astype(np.float64))
         np.testing.assert_array_equal(predicted, expected, f"k={k}")
-
-
-@pytest.mark.parametrize("columns", [15, 64, 1000, 1003, 4096])
-@pytest.mark.parametrize("k", [1, 5, 15])
-def test_top_k_by_groups_equals_a_full_sort(columns, k):
-    rng = np.random.default_rng(columns)
-    rows = np.stack(
-        [
-            rng.normal(size=columns),
-            np.arange(columns),
-            -np.arange(columns),
-            np.zeros(columns),
-            rng.integers(0, 4, columns),  # many equals, at the edge of the k too
-            rng.integers(0, columns // 2, columns),
-        ]
-    ).astype(np.float32)
-    values, index = _top_k(tf.constant(rows), k)
-    expected = np.argsort(-rows, axis=1, kind="stable")[:, :k]
-    np.testing.assert_array_equal(index, expected)
-    np.testing.assert_array_equal(values, np.take_along_axis(rows, expected, axis=1))
 
 
 def test_knn_accepts_sparse_labels_and_cold_temperature():

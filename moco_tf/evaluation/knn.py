@@ -16,7 +16,6 @@ from moco_tf.evaluation.features import checked_labels
 
 # Similarities held at once: 2**25 float32 are 128 MiB.
 _SIMILARITIES_PER_CHUNK = 2**25
-_GROUP = 16  # similarities that share a maximum; 8 to 50 are equally fast
 
 
 def knn_accuracy(
@@ -173,7 +172,7 @@ def _neighbours(features, queries, k):
         similarity = tf.matmul(
             _unit_rows(queries[start : start + chunk]), features, transpose_b=True
         )
-        yield _top_k(similarity, k)
+        yield tf.math.top_k(similarity, k)
 
 
 def _check_k(k, count):
@@ -186,27 +185,6 @@ def _check_k(k, count):
 
 def _unit_rows(rows):
     return tf.math.l2_normalize(tf.cast(rows, tf.float32), axis=1)
-
-
-def _top_k(similarity, k):
-    """As tf.math.top_k, which is slow on rows of tens of thousands.
-
-    Up to ten times so when they rise, as towards a query's own class in a sorted set.
-    The k largest values lie in the k groups of the largest maxima.
-    """
-    rows, columns = similarity.shape
-    groups = -(-columns // _GROUP)
-    if groups < 4 * k:
-        return tf.math.top_k(similarity, k)
-    room = groups * _GROUP - columns
-    padded = tf.pad(similarity, [[0, 0], [0, room]], constant_values=-np.inf)
-    grouped = tf.reshape(padded, (rows, groups, _GROUP))
-    _, chosen = tf.math.top_k(tf.reduce_max(grouped, axis=2), k)
-    chosen = tf.sort(chosen)  # so that the smaller index wins among equals
-    candidates = tf.reshape(tf.gather(grouped, chosen, batch_dims=1), (rows, -1))
-    values, place = tf.math.top_k(candidates, k)
-    group = tf.gather(chosen, place // _GROUP, batch_dims=1)
-    return values, group * _GROUP + place % _GROUP
 
 
 def _winners(similarity, labels, num_classes, ks, temperature):

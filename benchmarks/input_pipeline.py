@@ -1,0 +1,157 @@
+"""Images a second that the host makes into two views, beside Pillow's.
+
+    python benchmarks/input_pipeline.py [--count=512] [--height=375] [--width=500] \
+        [--image_size=224] [--seconds=10]
+
+The photographs are noise of several scales, saved as JPEG of quality 90. `decode` only
+decodes them and `two_views` is the whole pipeline (decode once, two random resized
+crops with Pillow's filter); `pillow` makes the same crops with Pillow, as the reference
+does, in as many threads as there are cores (it lets go of the interpreter while it
+works). The ways take turns, three each; the fastest turn counts. Results go to
+benchmarks/input_pipeline.csv.
+"""
+
+from __future__ import annotations
+
+import argparse
+import concurrent.futures
+import csv
+import itertools
+import math
+import os
+import pathlib
+import random
+import tempfile
+import time
+from collections.abc import Iterator
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import numpy as np
+import tensorflow as tf
+from PIL import Image
+
+from moco_tf.data import open_source, two_views
+from moco_tf.data.crops import decode
+
+BATCH = 64
+TURNS = 3
+
+
+def main() -> None:
+    """Measures the ways in turn and writes the CSV."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--count", type=int, default=512, help="photographs")
+    parser.add_argument("--height", type=int, default=375)
+    parser.add_argument("--width", type=int, default=500)
+    parser.add_argument("--image_size", type=int, default=224)
+    parser.add_argument("--seconds", type=float, default=10.0, help="of a turn")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        save_photographs(folder, options)
+        ways = {
+            "decode": decoded(folder),
+            "two_views": views(folder, options.image_size),
+            "pillow": pillow_views(folder, options.image_size),
+        }
+        rates = {way: [] for way in ways}
+        for _ in range(TURNS):
+            for way, batches in ways.items():
+                rates[way].append(images_per_second(batches, options.seconds))
+    path = pathlib.Path(__file__).with_suffix(".csv")
+    with open(path, "w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["way", "height", "width", "image_size", "cores", "images/s"])
+        for way, rate in rates.items():
+            print(f"{way:>10} {max(rate):8.0f} images/s")
+            sizes = (options.height, options.width, options.image_size)
+            writer.writerow([way, *sizes, os.cpu_count(), round(max(rate))])
+    print(f"written to {path}")
+
+
+def save_photographs(folder: str, options: argparse.Namespace) -> None:
+    """Noise of several scales, which takes about as many bytes as photographs do."""
+    rng = np.random.default_rng(0)
+    size = (options.width, options.height)
+    for number in range(options.count):
+        layers = [
+            np.asarray(
+                Image.fromarray(
+                    rng.integers(0, 256, (cells, cells, 3), np.uint8)
+                ).resize(size, Image.Resampling.BICUBIC),
+                np.float32,
+            )
+            / divisor
+            for cells, divisor in ((4, 2), (16, 4), (64, 8), (192, 8))
+        ]
+        image = Image.fromarray(np.uint8(np.clip(sum(layers), 0, 255)))
+        image.save(f"{folder}/{number:05}.jpg", quality=90)
+
+
+def decoded(folder: str) -> Iterator[int]:
+    """Numbers of images that were decoded, batch by batch, without an end."""
+    files = tf.data.Dataset.list_files(f"{folder}/*.jpg").cache().repeat()
+    # The pixels must be used, or the graph leaves the decoding out.
+    sums = files.map(
+        lambda file: tf.reduce_max(decode(tf.io.read_file(file), 3)),
+        num_parallel_calls=tf.data.AUTOTUNE,
+    )
+    for batch in sums.batch(BATCH).prefetch(2):
+        yield len(batch)
+
+
+def views(folder: str, image_size: int) -> Iterator[int]:
+    """The same for this project's pipeline."""
+    source = open_source("folder", "train", data_dir=folder)
+    for batch in two_views(source, batch_size=BATCH, image_size=image_size):
+        yield len(batch["id"])
+
+
+def pillow_views(folder: str, image_size: int) -> Iterator[int]:
+    """The same with Pillow in threads."""
+    files = sorted(pathlib.Path(folder).glob("*.jpg"))
+    numbers = random.Random(0)
+
+    def two_crops(file):
+        with Image.open(file) as image:
+            photograph = image.convert("RGB")
+        crops = [random_crop(photograph, image_size, numbers) for _ in range(2)]
+        return [np.asarray(crop) for crop in crops]
+
+    endless = itertools.cycle(files)
+    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+        while True:
+            done = list(pool.map(two_crops, itertools.islice(endless, BATCH)))
+            yield len(np.stack([query for query, _ in done]))
+
+
+def random_crop(image: Image.Image, size: int, numbers: random.Random) -> Image.Image:
+    """A random resized crop of 0.2 to 1 of the area, as torchvision makes it."""
+    width, height = image.size
+    for _ in range(10):
+        area = width * height * numbers.uniform(0.2, 1.0)
+        ratio = math.exp(numbers.uniform(math.log(3 / 4), math.log(4 / 3)))
+        columns = round(math.sqrt(area * ratio))
+        rows = round(math.sqrt(area / ratio))
+        if columns <= width and rows <= height:
+            break
+    else:
+        columns = rows = min(width, height)
+    left = numbers.randint(0, width - columns)
+    top = numbers.randint(0, height - rows)
+    box = (left, top, left + columns, top + rows)
+    return image.crop(box).resize((size, size), Image.Resampling.BILINEAR)
+
+
+def images_per_second(batches: Iterator[int], seconds: float) -> float:
+    """The rate of a turn, its first three batches left out."""
+    for _ in range(3):
+        next(batches)
+    count, start = 0, time.perf_counter()
+    while time.perf_counter() - start < seconds:
+        count += next(batches)
+    return count / (time.perf_counter() - start)
+
+
+if __name__ == "__main__":
+    main()

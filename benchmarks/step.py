@@ -1,0 +1,220 @@
+"""Images a second of a MoCo step: inside `fit`, bare, and in PyTorch.
+
+    python -m benchmarks.step [--turns=2]
+
+`fit` is `MoCo.fit` with everything that train.py puts around a step: uint8 views, their
+augmentation, progress, health and logs. `bare` is `MoCo.train_step` as a graph on views
+that are ready, as is `torch`, the same algorithm in plain PyTorch (`make test-torch`
+installs it; it is left out where it is not there), with channels last. Each runs in a
+process of its own and the ways take turns; the fastest turn counts. ResNet-50 with 224
+pixels and 16 images, a queue of 65,536; ResNet-18 with CIFAR's stem, 32 pixels and 128
+images, a queue of 4,096. Results go to benchmarks/step.csv.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import importlib.util
+import json
+import os
+import pathlib
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+
+WAYS = ("fit", "bare", "torch")
+PRECISIONS = ("float32", "mixed_bfloat16")
+NETWORKS = {
+    "ResNet50": {
+        "batch": 16, "size": 224, "stem": "imagenet", "queue": 65536, "steps": 8,
+    },
+    "ResNet18": {
+        "batch": 128, "size": 32, "stem": "cifar", "queue": 4096, "steps": 8,
+    },
+}  # fmt: skip
+TEMPERATURE, KEY_MOMENTUM, RATE = 0.2, 0.999, 0.03
+
+
+def main() -> None:
+    """Measures, or, as a child, measures one way."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--turns", type=int, default=2, help="of each way")
+    parser.add_argument("--child", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.child:
+        print(json.dumps(measure(*options.child.split(","))))
+        return
+    ways = [way for way in WAYS if way != "torch" or importlib.util.find_spec("torch")]
+    rows = []
+    for network in NETWORKS:
+        for precision in PRECISIONS:
+            rates = {way: [] for way in ways}
+            for _ in range(options.turns):
+                for way in ways:
+                    rates[way].append(in_child(way, network, precision))
+            for way in ways:
+                sizes = {"batch": NETWORKS[network]["batch"], "cores": os.cpu_count()}
+                row = {"network": network, **sizes, "precision": precision, "way": way}
+                rows.append({**row, "images/s": f"{max(rates[way]):.1f}"})
+                print("  ".join(map(str, rows[-1].values())), flush=True)
+    path = pathlib.Path(__file__).with_suffix(".csv")
+    with open(path, "w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    print(f"written to {path}")
+
+
+def in_child(way: str, network: str, precision: str) -> float:
+    """Measures one way in a process of its own."""
+    words = ["-m", "benchmarks.step", f"--child={way},{network},{precision}"]
+    done = subprocess.run(
+        [sys.executable, *words],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
+    )
+    if done.returncode:
+        sys.exit(f"error: {way} of {network} failed:\n{done.stderr[-2000:]}")
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def measure(way: str, network: str, precision: str) -> float:
+    """Images a second, in this process."""
+    setting = NETWORKS[network]
+    if way == "fit":
+        return measure_fit(network, precision)
+    step = (bare_step if way == "bare" else torch_step)(network, precision)
+    for _ in range(2):
+        step()
+    start = time.perf_counter()
+    for _ in range(setting["steps"]):
+        step()
+    return setting["steps"] * setting["batch"] / (time.perf_counter() - start)
+
+
+def make_model(network: str, precision: str, augment=None):
+    """A compiled MoCo, version 2."""
+    import tensorflow as tf
+
+    import moco_tf
+
+    setting = NETWORKS[network]
+    tf.keras.mixed_precision.set_global_policy(precision)
+    model = moco_tf.MoCo(
+        getattr(moco_tf.encoders, network)(stem=setting["stem"]),
+        queue_size=setting["queue"],
+        key_momentum=KEY_MOMENTUM,
+        temperature=TEMPERATURE,
+        augment=augment,
+    )
+    model.compile(moco_tf.optimizers.SGD(learning_rate=RATE, weight_decay=1e-4))
+    return model
+
+
+def measure_fit(network: str, precision: str) -> float:
+    """Images a second of the second epoch, as the run's own log has it."""
+    import tensorflow as tf
+
+    from moco_tf import augment, callbacks
+
+    setting = NETWORKS[network]
+    recipe = augment.moco_v2() if network == "ResNet50" else augment.cifar()
+    model = make_model(network, precision, recipe)
+    shape = (setting["batch"], setting["size"], setting["size"], 3)
+    noise = tf.cast(tf.random.uniform((2, *shape), 0, 256, tf.int32), tf.uint8)
+    batch = {"query": noise[0], "key": noise[1]}
+    batches = tf.data.Dataset.from_tensors(batch).repeat().prefetch(2)
+    watchers = [
+        callbacks.FiniteLoss(),
+        callbacks.TrainingHealth(setting["batch"]),
+        callbacks.Progress(bars=True),
+    ]
+    history = model.fit(
+        batches,
+        epochs=2,
+        steps_per_epoch=setting["steps"],
+        callbacks=watchers,
+        verbose=0,
+    )
+    return history.history["images_per_second"][-1]
+
+
+def bare_step(network: str, precision: str) -> Callable[[], None]:
+    """A step on views that are ready."""
+    import tensorflow as tf
+
+    setting = NETWORKS[network]
+    model = make_model(network, precision)
+    shape = (setting["batch"], setting["size"], setting["size"], 3)
+    batch = {name: tf.random.normal(shape) for name in ("query", "key")}
+    step = tf.function(model.train_step)
+    return lambda: step(batch)["loss"].numpy()
+
+
+def torch_step(network: str, precision: str) -> Callable[[], None]:
+    """The same step in plain PyTorch: the key encoder's batch shuffled, a queue."""
+    import torch
+
+    from tests.networks import torch_resnet
+
+    setting = NETWORKS[network]
+    deep = network == "ResNet50"
+    depths, block = ((3, 4, 6, 3), "bottleneck") if deep else ((2, 2, 2, 2), "basic")
+    features = 2048 if deep else 512
+
+    def encoder():
+        backbone = torch_resnet(torch, depths, block, 64, setting["stem"])
+        head = torch.nn.Sequential(
+            torch.nn.Linear(features, features),
+            torch.nn.ReLU(),
+            torch.nn.Linear(features, 128),
+        )
+        network = torch.nn.Sequential(backbone, head)
+        return network.to(memory_format=torch.channels_last)
+
+    query_encoder, key_encoder = encoder(), encoder()
+    key_encoder.load_state_dict(query_encoder.state_dict())
+    optimizer = torch.optim.SGD(
+        query_encoder.parameters(), RATE, momentum=0.9, weight_decay=1e-4
+    )
+    unit = torch.nn.functional.normalize
+    queue = unit(torch.randn(128, setting["queue"]), dim=0)
+    shape = (setting["batch"], 3, setting["size"], setting["size"])
+    views = torch.randn(2, *shape)
+    query_images, key_images = (
+        view.contiguous(memory_format=torch.channels_last) for view in views
+    )
+    labels = torch.zeros(setting["batch"], dtype=torch.long)
+    low = torch.autocast("cpu", torch.bfloat16, enabled=precision != "float32")
+    cursor = 0
+
+    def step():
+        nonlocal cursor
+        with low:
+            query = query_encoder(query_images)
+            with torch.no_grad():
+                for key, source in zip(
+                    key_encoder.parameters(), query_encoder.parameters()
+                ):
+                    key.mul_(KEY_MOMENTUM).add_(source, alpha=1 - KEY_MOMENTUM)
+                order = torch.randperm(setting["batch"])
+                keys = key_encoder(key_images[order])[torch.argsort(order)]
+        query, keys = unit(query.float(), dim=1), unit(keys.float(), dim=1)
+        own = (query * keys).sum(1, keepdim=True)
+        logits = torch.cat([own, query @ queue.clone()], 1) / TEMPERATURE
+        loss = torch.nn.functional.cross_entropy(logits, labels)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        queue[:, cursor : cursor + setting["batch"]] = keys.T
+        cursor = (cursor + setting["batch"]) % setting["queue"]
+        loss.item()
+
+    return step
+
+
+if __name__ == "__main__":
+    main()
