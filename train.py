@@ -18,7 +18,8 @@ def main(argv: list[str]) -> int:
     config = None
     mistakes: tuple[type[Exception], ...] = (ConfigError,)
     try:
-        if any(word.partition("=")[0] == "--sweep" for word in argv):
+        flags = {word.partition("=")[0] for word in argv}
+        if "--sweep" in flags and not flags & {"-h", "--help"}:
             folder = run_sweep(parse_sweep(argv))
             print(f"All runs are finished; next: python evaluate.py tables {folder}")
             return 0

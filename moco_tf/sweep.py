@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import multiprocessing
 import os
@@ -17,6 +18,9 @@ log = logging.getLogger("moco_tf")
 def run_sweep(sweep: Sweep) -> pathlib.Path:
     """Runs what is not finished yet; started again, it continues where it stopped.
 
+    A run that fails (a key momentum of 0 may diverge) does not keep the others from
+    running.
+
     Args:
         sweep: all of its configurations are checked before the first one runs.
 
@@ -24,10 +28,11 @@ def run_sweep(sweep: Sweep) -> pathlib.Path:
         The folder that holds the runs and sweep.yaml.
 
     Raises:
-        ConfigError: if a configuration is wrong, or a run fails.
+        ConfigError: if a configuration is wrong, or, at the end, if runs have failed.
     """
     runs = sweep.runs()
     folder = runs[0][1].run_dir.parent
+    failed = []
     for number, (_, config) in enumerate(runs, 1):
         print(f"[{number}/{len(runs)}] {config.run_dir}", flush=True)
         if is_finished(config):
@@ -43,20 +48,26 @@ def run_sweep(sweep: Sweep) -> pathlib.Path:
             process.join()  # it was interrupted too, and says so
             raise
         if process.exitcode:
-            raise ConfigError(
-                f"run {config.run_dir} ended with code {process.exitcode}; mend what "
-                "it says above and start the same sweep again to go on from there."
-            )
-        (folder / "sweep.yaml").write_text(dump_sweep(sweep))
-    (folder / "sweep.yaml").write_text(dump_sweep(sweep))
+            failed.append(f"{config.name} with code {process.exitcode}")
+        if folder.is_dir():
+            (folder / "sweep.yaml").write_text(dump_sweep(sweep))
+    if failed:
+        raise ConfigError(
+            f"{len(failed)} of {len(runs)} runs in {folder} have failed "
+            f"({', '.join(failed)}); each says above why. Mend that and start the same "
+            "sweep again, which runs only these, or go on without them."
+        )
     return folder
 
 
 def is_finished(config: Config) -> bool:
     """Whether the run directory holds this very run, at its end."""
     run_dir = config.run_dir
-    finished = (run_dir / "report" / "summary.json").is_file()
-    return finished and load_config(run_dir / "config.yaml") == config
+    if not (run_dir / "report" / "summary.json").is_file():
+        return False
+    before = load_config(run_dir / "config.yaml")
+    # The folder may have been moved, or be named from elsewhere.
+    return dataclasses.replace(before, runs_dir=config.runs_dir) == config
 
 
 def _pretrain(config):

@@ -179,7 +179,6 @@ BAD_OVERRIDES = {
     "optimizer.weight_decay=-0.1": "use 0 or more",
     "optimizer.decay_factor=0": "above 0 and up to 1",
     "optimizer.warmup_epochs=16": "less than train.epochs=16",
-    "optimizer.schedule=step": "needs epochs to drop at",
     "optimizer.milestones=[5]": "has no effect with optimizer.schedule=cosine",
     "train.batch_size=1": "use 2 or more",
     "distribution.replicas=0": "use 1 or more",
@@ -210,6 +209,15 @@ def test_milestones_must_rise_within_the_run(milestones):
         load_config(
             None, ["optimizer.schedule=step", f"optimizer.milestones={milestones}"]
         )
+
+
+@pytest.mark.parametrize(
+    "epochs, milestones",
+    [(1, ()), (2, (1,)), (4, (2, 3)), (8, (5, 6)), (200, (120, 160))],
+)
+def test_steps_fall_at_the_papers_shares_of_a_run_by_default(epochs, milestones):
+    words = ["optimizer.schedule=step", f"train.epochs={epochs}"]
+    assert load_config(None, words).milestones == milestones
 
 
 def test_replicas_must_agree_with_the_chosen_gpus():

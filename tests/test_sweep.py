@@ -52,6 +52,25 @@ def test_rows_override_the_sweep_and_seeds_go_round_last(file, tmp_path):
     assert runs[0][1].run_dir == tmp_path / "heads" / "mlp-seed0"
 
 
+def test_seeds_on_the_command_line_replace_those_of_the_file(file):
+    sweep = parse_sweep(["--sweep", str(file), "--seeds=[7]", "--train.epochs=2"])
+    assert sweep.seeds == (7,)
+    for seeds in ("7", "[a]", "[", "[]"):
+        with pytest.raises(ConfigError, match="must be a list of whole numbers"):
+            parse_sweep(["--sweep", str(file), f"--seeds={seeds}"])
+
+
+@pytest.mark.parametrize("epochs", [4, 200])
+def test_ablation_keeps_its_shape_at_any_length(epochs, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    sweep = load_sweep("configs/sweeps/ablation.yaml", [f"train.epochs={epochs}"])
+    rows = {row.name: config for row, config in sweep.runs()}
+    expected = {4: (2, 3), 200: (120, 160)}[epochs]
+    assert rows["v1"].milestones == rows["mlp_aug"].milestones == expected
+    assert rows["mlp_aug_cos"].optimizer.schedule == "cosine"
+    assert rows["mlp_aug_cos_4x"].train.epochs == 4 * epochs
+
+
 def test_sweep_survives_being_written(file, tmp_path):
     sweep = load_sweep(file, ["train.batch_size=64"])
     copy = tmp_path / "copy.yaml"
@@ -71,6 +90,12 @@ def test_sweep_survives_being_written(file, tmp_path):
         ("published: 66.2", "published: good", "published='good' of row 1 of sweep"),
         ("source: a paper", "x_label: epochs", "row mlp of sweep .* has no x"),
         ("name: mlp", "name: m/l", "must be a plain directory name"),
+        (
+            "title:",
+            "cost: much\ntitle:",
+            "cost='much' of sweep .* is not true or false",
+        ),
+        ("published: 66.2", "epochs_factor: 0", "epochs_factor=0 of row 1 .* from 1"),
     ],
 )
 def test_mistake_in_a_sweep_is_one_sentence(file, old, new, sentence):
@@ -138,3 +163,25 @@ def test_finished_run_is_not_repeated(file, tmp_path, capfd):
     run_sweep(sweep)
     assert (second.run_dir / "history.csv").stat().st_mtime_ns == made
     assert load_config(second.run_dir / "config.yaml").method.projection == "linear"
+
+
+def test_failed_run_is_named_at_the_end_and_run_again(file, tmp_path, capfd):
+    # What stands in the way of the first row's run is not one of its files.
+    (tmp_path / "heads").mkdir()
+    (tmp_path / "heads" / "mlp-seed0").write_text("in the way")
+    small = [
+        f"runs_dir={tmp_path}", "encoder.width=4", "data.image_size=16",
+        "method.queue_size=64", "train.batch_size=32", "train.steps_per_epoch=1",
+        "monitor.every=0",
+    ]  # fmt: skip
+    file.write_text(SWEEP.replace("[0, 3]", "[0]"))
+    sweep = load_sweep(file, small)
+    (_, first), (_, second) = sweep.runs()
+    with pytest.raises(ConfigError, match=r"1 of 2 runs .* \(mlp-seed0 with code 2\)"):
+        run_sweep(sweep)
+    assert "cannot be written" in capfd.readouterr().err
+    assert is_finished(second)
+    (tmp_path / "heads" / "mlp-seed0").unlink()
+    run_sweep(sweep)
+    assert is_finished(first)
+    assert capfd.readouterr().out.count("finished before") == 1

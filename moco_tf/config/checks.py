@@ -146,11 +146,6 @@ def _check_optimizer(config: Config) -> None:
         f"less than train.epochs={epochs}; warm up for fewer epochs or train longer.",
     )
     require(
-        milestones or optimizer.schedule != "step",
-        "optimizer.milestones=[] but optimizer.schedule=step needs epochs to drop at; "
-        "use for instance [120, 160], or schedule=cosine.",
-    )
-    require(
         not milestones or optimizer.schedule == "step",
         f"optimizer.milestones={milestones} has no effect with optimizer.schedule="
         "cosine; set milestones=[] or schedule=step.",

@@ -128,6 +128,9 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
         help="Run the rows of a file from configs/sweeps, seed by seed.",
     )
     flags.add_argument(
+        "--seeds", metavar="[0,1,2]", help="With --sweep: seeds instead of the file's."
+    )
+    flags.add_argument(
         "--print_config",
         action="store_true",
         help="Print the resolved configuration as YAML and exit.",

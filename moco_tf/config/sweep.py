@@ -30,6 +30,7 @@ class Row:
         x: where it is on the picture's horizontal axis, if that has numbers.
         series: which line of the picture it belongs to, if there are several.
         published: the paper's figure for it, in %, if there is one.
+        epochs_factor: how many times the epochs of the other rows it trains.
     """
 
     name: str
@@ -37,6 +38,7 @@ class Row:
     x: Optional[float] = None
     series: Optional[str] = None
     published: Optional[float] = None
+    epochs_factor: int = 1
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,7 @@ class Sweep:
         config: the recipe that the rows change; None for the demo.
         source: where the published figures stand.
         x_label: what the horizontal axis is; None where rows have no x.
+        cost: whether the picture shows speed and peak memory beside the accuracies.
         overrides: of all rows; a row's own win over them.
     """
 
@@ -61,6 +64,7 @@ class Sweep:
     config: Optional[str] = None
     source: Optional[str] = None
     x_label: Optional[str] = None
+    cost: bool = False
     overrides: tuple[str, ...] = ()
 
     def runs(self) -> list[tuple[Row, Config]]:
@@ -79,6 +83,9 @@ class Sweep:
                 config,
                 name=f"{row.name}-seed{seed}",
                 seed=seed,
+                train=dataclasses.replace(
+                    config.train, epochs=row.epochs_factor * config.train.epochs
+                ),
                 runs_dir=str(pathlib.Path(config.runs_dir) / self.name),
             )
             validate(config)
@@ -87,12 +94,15 @@ class Sweep:
         return config
 
 
-def load_sweep(path: str | pathlib.Path, overrides: Sequence[str] = ()) -> Sweep:
+def load_sweep(
+    path: str | pathlib.Path, overrides: Sequence[str] = (), seeds: str | None = None
+) -> Sweep:
     """Reads a sweep's file.
 
     Args:
         path: YAML of a `Sweep`.
         overrides: words for all rows, such as "--train.epochs=2".
+        seeds: a list such as "[0, 1, 2]" instead of the file's.
 
     Raises:
         ConfigError: one sentence that says what is wrong, where, and how to mend it.
@@ -120,6 +130,10 @@ def load_sweep(path: str | pathlib.Path, overrides: Sequence[str] = ()) -> Sweep
                 f"row {row.name} of sweep {path} has no x, but x_label="
                 f"{fields['x_label']} needs one of each row; add it.",
             )
+    require(
+        isinstance(fields.get("cost", False), bool),
+        f"cost={fields.get('cost')!r} of sweep {path} is not true or false; use one.",
+    )
     names = [row.name for row in rows]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
@@ -132,10 +146,10 @@ def load_sweep(path: str | pathlib.Path, overrides: Sequence[str] = ()) -> Sweep
         if any(word.partition("=")[0] == key for word in words):
             raise ConfigError(
                 f"--{key} is not for a sweep, which names and seeds its runs itself; "
-                f"change {path}."
+                f"use --seeds=[0,1,2], or change {path}."
             )
     before = _words(fields.get("overrides", []), f"overrides of sweep {path}")
-    seeds = fields.get("seeds", [0])
+    seeds = _list(seeds) if seeds else fields.get("seeds", [0])
     if not (isinstance(seeds, list) and seeds and all(type(s) is int for s in seeds)):
         raise ConfigError(
             f"seeds={seeds} of sweep {path} must be a list of whole numbers; use for "
@@ -150,14 +164,15 @@ def parse_sweep(argv: Sequence[str]) -> Sweep:
     """Reads train.py's command line with --sweep.
 
     Args:
-        argv: words after the program's name: --sweep FILE.yaml, and overrides of all
-            rows.
+        argv: words after the program's name: --sweep FILE.yaml, overrides of all rows,
+            and --seeds=[0,1,2] instead of the file's seeds.
 
     Raises:
         ConfigError: as `load_sweep`, or for flags that do not go with a sweep.
     """
     parser = FlagParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--sweep", required=True)
+    parser.add_argument("--seeds")
     options, words = parser.parse_known_args(argv)
     for word in words:
         if word.partition("=")[0] in ("--config", "--resume", "--print_config"):
@@ -165,7 +180,7 @@ def parse_sweep(argv: Sequence[str]) -> Sweep:
                 f"{word.partition('=')[0]} does not go with --sweep, whose file names "
                 "its recipe and which continues by itself; leave it out."
             )
-    return load_sweep(options.sweep, words)
+    return load_sweep(options.sweep, words, options.seeds)
 
 
 def dump_sweep(sweep: Sweep) -> str:
@@ -177,6 +192,13 @@ def dump_sweep(sweep: Sweep) -> str:
     return yaml.safe_dump(tree, sort_keys=False)
 
 
+def _list(text):
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError:
+        return text
+
+
 def _row(tree, where):
     fields = dict(_mapping(tree, where, Row))
     words = _words(fields.get("overrides", []), f"overrides of {where}")
@@ -186,6 +208,12 @@ def _row(tree, where):
             value is None or type(value) in (int, float),
             f"{key}={value!r} of {where} is not a number; use one such as 60.6.",
         )
+    factor = fields.get("epochs_factor", 1)
+    require(
+        type(factor) is int and factor > 0,
+        f"epochs_factor={factor!r} of {where} is not a whole number from 1; use one "
+        "such as 4.",
+    )
     return Row(**{**fields, "name": str(fields["name"]), "overrides": words})
 
 

@@ -103,6 +103,9 @@ class Method:
         bn_groups: Groups within a replica that have their own batch-norm statistics
             (null: 8 where a host has one replica, as nothing else hides the key's
             batch there, else 1); not for simclr and moco_v3.
+        shuffle_keys: Shuffle the keys' images over replicas and groups (ShuffleBN), so
+            that a query and its key meet different batch statistics; false leaves them
+            beside each other, an ablation.
         key_momentum: Rate at which moco's key encoder keeps its weights, 0 to 1; in
             moco_v3 it rises from this to 1.
         queue_size: Keys that moco keeps as negatives; at least the global batch.
@@ -120,6 +123,7 @@ class Method:
     dim: int = 128
     temperature: float = 0.2
     bn_groups: Optional[int] = None
+    shuffle_keys: bool = True
     key_momentum: float = 0.99
     queue_size: int = 1024
     mask_same_image: bool = False
@@ -138,12 +142,13 @@ class Optimizer:
         name: sgd (torch's convention), lars (large batches) or adamw (ViT).
         learning_rate: Rate for a global batch of 256.
         scaling: How the rate follows train.batch_size: linear, or sqrt (SimCLR's
-            alternative).
+            alternative, whose 0.075 x sqrt(batch) is a learning_rate of 1.2 here).
         momentum: Momentum of sgd and lars, without Nesterov.
         weight_decay: L2 term added to the gradient of every parameter by sgd, of
             matrices and filters by lars; taken off the weights by adamw.
         schedule: cosine (to 0 at the last epoch) or step (drops at the milestones).
-        milestones: Epochs at which the step schedule drops the rate.
+        milestones: Epochs at which the step schedule drops the rate ([]: at 60 % and
+            80 % of the run, 120 and 160 of MoCo v1's 200).
         decay_factor: What each milestone multiplies the rate by.
         per_epoch: Change the rate once an epoch, as the reference, not every step.
         warmup_epochs: Epochs of linear rise from 0 before the schedule.
@@ -278,6 +283,13 @@ class Config:
         if self.optimizer.scaling == "sqrt":
             scale = math.sqrt(scale)
         return self.optimizer.learning_rate * scale
+
+    @property
+    def milestones(self) -> tuple[int, ...]:
+        """Epochs at which the step schedule of this run drops the rate."""
+        epochs = self.train.epochs
+        usual = {round(0.6 * epochs), round(0.8 * epochs)} - {0, epochs}
+        return self.optimizer.milestones or tuple(sorted(usual))
 
     @property
     def requested_replicas(self) -> int | None:

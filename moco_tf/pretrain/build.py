@@ -121,7 +121,7 @@ def _optimizer(config, steps):
         config.effective_learning_rate,
         epochs=config.train.epochs,
         steps_per_epoch=steps,
-        milestones=asked.milestones,
+        milestones=config.milestones,
         decay_factor=asked.decay_factor,
         per_epoch=asked.per_epoch,
         warmup_epochs=asked.warmup_epochs,

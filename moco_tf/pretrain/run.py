@@ -79,6 +79,9 @@ def _run(config, strategy, run_dir):
     source = open_data(config.data, config)
     batch = config.train.batch_size
     steps = config.train.steps_per_epoch or steps_per_epoch(source, batch)
+    if config.method.name == "memory_bank":  # said before memory for it is taken
+        size = bank_bytes(source.num_examples, config.method.dim) / 2**20
+        log.info("The memory bank takes %.1f MiB on each replica.", size)
     with strategy.scope():
         model = build_model(
             config, steps, local_replicas(strategy), source.num_examples
@@ -178,6 +181,7 @@ def _two_views(config, source, **changed):
         "shuffle_buffer": data.shuffle_buffer,
         "cache": data.cache,
         "parallel_calls": data.decode_threads,
+        "shuffle_keys": config.method.shuffle_keys,
     }
     return two_views(source, **{**arguments, **changed})
 
@@ -229,14 +233,14 @@ def _announce(config, source, steps, strategy, model):
     groups = getattr(model, "bn_groups", None)
     if groups is None:
         log.info("Batch norm over the global batch.")
-    elif groups > 1:
-        text = "Batch norm in %d groups per replica; keys shuffled over them."
-        log.info(text, groups)
-    elif local_replicas(strategy) > 1:
-        log.info("Batch norm per replica; keys shuffled over replicas (ShuffleBN).")
-    if config.method.name == "memory_bank":
-        size = bank_bytes(source.num_examples, config.method.dim) / 2**20
-        log.info("The memory bank takes %.0f MiB on each replica.", size)
+    elif groups > 1 or local_replicas(strategy) > 1:
+        log.info(
+            "Batch norm %s; keys %s.",
+            f"in {groups} groups per replica" if groups > 1 else "per replica",
+            "shuffled over these (ShuffleBN)"
+            if config.method.shuffle_keys
+            else "not shuffled, as method.shuffle_keys=false asks",
+        )
     if config.method.name == "moco" and config.method.queue_size > source.num_examples:
         log.warning(
             "The queue (method.queue_size=%d) is larger than the data set (%d images), "

@@ -127,20 +127,29 @@ def _row(row, runs, figure):
     }
 
 
-def _typical(runs, key):
+def _costs(runs, key):
     values = [run.get("cost", {}).get(key) for run in runs]
-    values = [value for value in values if value is not None]
+    return [value for value in values if value is not None]
+
+
+def _typical(runs, key):
+    values = _costs(runs, key)
     return statistics.median(values) if values else None
 
 
 def _data(path, sweep):
-    config = load_config(
-        path / f"{sweep.rows[0].name}-seed{sweep.seeds[0]}/config.yaml"
-    )
-    encoder = config.encoder
+    """What the rows have in common, in words."""
+    files = [
+        path / f"{row.name}-seed{seed}" / "config.yaml"
+        for row in sweep.rows
+        for seed in sweep.seeds
+    ]
+    configs = [load_config(file) for file in files if file.is_file()]
+    data, encoder = configs[0].data, configs[0].encoder
+    epochs = sorted({config.train.epochs for config in configs})
     return (
-        f"{config.data.name or config.data.source}, {encoder.name} of width "
-        f"{encoder.width}, {config.train.epochs} epochs"
+        f"{data.name or data.source} {data.split}, {encoder.name} of width "
+        f"{encoder.width}, {' or '.join(map(str, epochs))} epochs"
     )
 
 
@@ -150,6 +159,10 @@ def _picture(sweep: Sweep, finished: list[list[dict]], figure: str) -> Figure:
     panels = {f"{figure}, measured here, %": measured}
     if any(value is not None for value in published):
         panels["published, %"] = [[] if v is None else [v] for v in published]
+    if sweep.cost:
+        panels["images/s"] = [_costs(runs, "images_per_second") for runs in finished]
+        memory = [_costs(runs, "peak_memory_mib") for runs in finished]
+        panels["peak memory, GiB"] = [[v / 1024 for v in row] for row in memory]
     if sweep.x_label is None:
         return dots([row.name for row in sweep.rows], panels)
     points = [(row.series or sweep.name, row.x) for row in sweep.rows]
