@@ -11,7 +11,7 @@ READY = $(VENV)/.ready
 # Much of a test is TensorFlow tracing graphs, on one core.
 PYTEST = $(VENV)/bin/python -m pytest -q --numprocesses 2 --dist loadfile
 
-.PHONY: help demo test test-slow test-torch lint clean
+.PHONY: help demo test test-slow lint clean
 
 help:  ## Print this.
 	@echo "make TARGET, where TARGET is one of"
@@ -26,11 +26,6 @@ test: $(READY)  ## Run the fast tests.
 
 test-slow: $(READY)  ## Run the slow tests.
 	@$(VENV)/bin/python -m pytest -q -m slow
-
-test-torch: $(READY)  ## Install PyTorch too and run the tests that compare with it.
-	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check \
-		--constraint constraints.txt -e ".[torch]"
-	@$(PYTEST)
 
 lint: $(READY)  ## Check the style.
 	@$(VENV)/bin/python -m ruff check .

@@ -4,11 +4,11 @@
 
 `fit` is `MoCo.fit` with everything that train.py puts around a step: uint8 views, their
 augmentation, progress, health and logs. `bare` is `MoCo.train_step` as a graph on views
-that are ready, as is `torch`, the same algorithm in plain PyTorch (`make test-torch`
-installs it; it is left out where it is not there), with channels last. Each runs in a
-process of its own and the ways take turns; the fastest turn counts. ResNet-50 with 224
-pixels and 16 images, a queue of 65,536; ResNet-18 with CIFAR's stem, 32 pixels and 128
-images, a queue of 4,096. Results go to benchmarks/step.csv.
+that are ready; so is `torch`, the same algorithm in plain PyTorch with channels last,
+left out where that is not installed. Each runs in a process of its own and the ways
+take turns; the fastest turn counts. ResNet-50 with 224 pixels and 16 images, a queue of
+65,536; ResNet-18 with CIFAR's stem, 32 pixels and 128 images, a queue of 4,096. Results
+go to benchmarks/step.csv.
 """
 
 from __future__ import annotations

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
+import pathlib
 from collections.abc import Sequence
 
 import tensorflow as tf
 
 log = logging.getLogger("moco_tf")
+
+_NVIDIA_DRIVER = pathlib.Path("/proc/driver/nvidia/version")
 
 
 class DistributionError(ValueError):
@@ -25,7 +29,8 @@ def make_strategy(
         replicas: how many devices; None takes every visible GPU, or the CPU
             once. On a machine without GPUs, N logical CPU devices are made, a
             rehearsal of an N-GPU run.
-        gpus: indices of the GPUs to use; None allows all.
+        gpus: indices of the GPUs to use; None allows all, () none: then the CPU
+            serves as on a machine without GPUs.
 
     Returns:
         The default strategy for one device, `MirroredStrategy` for several, and
@@ -44,16 +49,25 @@ def make_strategy(
                 "or leave distribution.gpus out."
             )
         present = [present[index] for index in gpus]
-        tf.config.set_visible_devices(present, "GPU")
+        _show_only(present)
+    elif not present and _NVIDIA_DRIVER.exists():
+        log.warning(
+            "This machine has an NVIDIA driver, but TensorFlow finds no GPU and uses "
+            "the CPU; install its CUDA libraries: "
+            "pip install -c constraints.txt -e '.[gpu]'."
+        )
     for gpu in present:
-        tf.config.experimental.set_memory_growth(gpu, True)
+        # Once TensorFlow is running, as in a notebook, it has taken its memory.
+        with contextlib.suppress(RuntimeError):
+            tf.config.experimental.set_memory_growth(gpu, True)
     if "TF_CONFIG" in os.environ:
         return tf.distribute.MultiWorkerMirroredStrategy()
     count = replicas or max(1, len(present))
     if present and count > len(present):
         raise DistributionError(
             f"distribution.replicas={count} is more than the {len(present)} "
-            f"visible GPUs; use at most {len(present)}."
+            f"visible GPUs; use at most {len(present)}, or distribution.gpus=[] to "
+            "rehearse on the CPU."
         )
     if count == 1:
         return tf.distribute.get_strategy()
@@ -66,6 +80,13 @@ def make_strategy(
             cross_device_ops=tf.distribute.ReductionToOneDevice(),
         )
     return tf.distribute.MirroredStrategy([f"GPU:{i}" for i in range(count)])
+
+
+def describe(strategy: tf.distribute.Strategy) -> str:
+    """The devices of a strategy in words, such as "2 replicas (GPU)"."""
+    kind = "GPU" if tf.config.list_logical_devices("GPU") else "CPU"
+    count = strategy.num_replicas_in_sync
+    return f"{count} replica{'s' * (count > 1)} ({kind})"
 
 
 def hosts(strategy: tf.distribute.Strategy) -> int:
@@ -87,6 +108,18 @@ def worker_index() -> int:
     task, cluster = config.get("task", {}), config.get("cluster", {})
     before = len(cluster.get("chief", ())) if task.get("type") == "worker" else 0
     return before + task.get("index", 0)
+
+
+def _show_only(gpus: Sequence[tf.config.PhysicalDevice]) -> None:
+    if tf.config.get_visible_devices("GPU") == gpus:
+        return
+    try:
+        tf.config.set_visible_devices(gpus, "GPU")
+    except RuntimeError:  # TensorFlow is already running with its devices
+        raise DistributionError(
+            "distribution.gpus cannot be chosen once TensorFlow is running; ask for "
+            "them before anything else uses TensorFlow."
+        ) from None
 
 
 def _make_logical_cpus(count: int) -> None:

@@ -21,8 +21,9 @@ class SGD(keras.optimizers.Optimizer):
     decay, which drifts apart from this one as soon as the rate changes.
 
     Args:
-        learning_rate: float or `LearningRateSchedule`. Kept in float64, so that
-            float64 runs reproduce the reference to rounding.
+        learning_rate: float or `LearningRateSchedule`. Kept in float64, and the numbers
+            of Keras's schedules too, so that float64 runs reproduce the reference to
+            rounding.
         momentum: weight of the old velocity, 0 to 1 (not the key encoder's).
         weight_decay: added to the gradient of every parameter, biases and
             batch-norm parameters too, as in the reference.
@@ -54,7 +55,7 @@ class SGD(keras.optimizers.Optimizer):
 
     def _build_learning_rate(self, learning_rate):
         if isinstance(learning_rate, Schedule):
-            return super()._build_learning_rate(learning_rate)
+            return super()._build_learning_rate(_in_double(learning_rate))
         with tf.init_scope():
             return tf.Variable(
                 learning_rate, name="learning_rate", dtype=tf.float64, trainable=False
@@ -188,6 +189,23 @@ class PerEpoch(Schedule):
         return {"schedule": schedule, "steps_per_epoch": self.steps_per_epoch}
 
 
+def _in_double(schedule):
+    """Keras's schedules compute in the precision of their numbers: float64, NumPy's."""
+    if not type(schedule).__module__.startswith("keras."):
+        return schedule
+    wide = {
+        key: _wide(value) if key != "name" else value
+        for key, value in schedule.get_config().items()
+    }
+    return type(schedule).from_config(wide)
+
+
+def _wide(value):
+    if isinstance(value, list):
+        return [_wide(item) for item in value]
+    return np.float64(value) if isinstance(value, float) else value
+
+
 def _revived(schedule):
     if isinstance(schedule, dict):
         return keras.optimizers.schedules.deserialize(schedule)
@@ -215,7 +233,8 @@ def make_schedule(
         milestones: for "step", epochs at which the rate is multiplied; without any it
             stays the same.
         decay_factor: for "step", the multiplier.
-        per_epoch: hold the rate within an epoch, as the reference does.
+        per_epoch: hold the rate within an epoch, as the reference does; not in the
+            warm-up.
         warmup_epochs: length of a linear rise from 0, before the rest.
 
     Returns:
@@ -224,7 +243,6 @@ def make_schedule(
     Raises:
         ValueError: if kind is unknown.
     """
-    # NumPy's float64 makes Keras's schedules compute in double precision.
     rate = np.float64(learning_rate)
     warmup = round(warmup_epochs * steps_per_epoch)
     if kind == "cosine":
@@ -241,6 +259,7 @@ def make_schedule(
         )
     else:
         raise ValueError(f'schedule="{kind}" is unknown; use "cosine" or "step".')
-    if warmup:
-        schedule = Warmup(schedule, warmup)
-    return PerEpoch(schedule, steps_per_epoch) if per_epoch else schedule
+    if per_epoch:
+        schedule = PerEpoch(schedule, steps_per_epoch)
+    # The rise is by steps in any case: by epochs, the first one would learn nothing.
+    return Warmup(schedule, warmup) if warmup else schedule

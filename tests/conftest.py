@@ -12,6 +12,7 @@ from voc_folder import make_voc
 
 import moco_tf
 
+tf.config.set_visible_devices([], "GPU")
 tf.config.set_logical_device_configuration(
     tf.config.list_physical_devices("CPU")[0],
     [tf.config.LogicalDeviceConfiguration()] * 8,

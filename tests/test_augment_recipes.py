@@ -30,6 +30,18 @@ def test_result_does_not_depend_on_the_batch():
     np.testing.assert_allclose(together, np.concatenate(pairs), atol=1e-5)
 
 
+@pytest.mark.parametrize("make", [augment.moco_v2, augment.moco_v3])
+def test_recipe_without_xla_is_the_same_recipe(make):
+    recipe = make()
+    plain = recipe.uncompiled()
+    assert recipe.jit_compile and not plain.jit_compile
+    expected = {**recipe.get_config(), "jit_compile": False}
+    if recipe.key is not None:
+        assert not plain.key.jit_compile
+        expected["key"] = plain.get_config()["key"]
+    assert plain.get_config() == expected
+
+
 def grey_levels_apart(first, second):
     difference = np.abs(np.asarray(first) - np.asarray(second)) * 255.0 * 0.225
     return difference.mean(), (difference > 0.01).mean()

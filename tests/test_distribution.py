@@ -58,6 +58,33 @@ def test_leak_through_batch_norm_is_told_where_a_host_has_one_replica(
     assert [" may leak " in sentence for sentence in said] == [True] * leaks
 
 
+def test_driver_without_cuda_libraries_is_told(monkeypatch, tmp_path):
+    said = []
+    monkeypatch.setattr(distribution.log, "warning", said.append)
+    distribution.make_strategy(1)
+    assert not said
+    driver = tmp_path / "version"
+    driver.touch()
+    monkeypatch.setattr(distribution, "_NVIDIA_DRIVER", driver)
+    distribution.make_strategy(1, gpus=())
+    assert not said
+    distribution.make_strategy(1)
+    assert len(said) == 1 and "[gpu]" in said[0]
+
+
+def test_no_gpus_leave_the_cpu_to_rehearse_on():
+    config = load_config(None, ["distribution.gpus=[]", "distribution.replicas=2"])
+    assert config.requested_replicas == 2
+    strategy = distribution.make_strategy(2, config.distribution.gpus)
+    assert distribution.describe(strategy) == "2 replicas (CPU)"
+
+
+def test_groups_of_a_single_image_are_refused():
+    config = load_config(None, ["train.batch_size=8"])
+    with pytest.raises(ConfigError, match="one image to each of 8 .* use 16 or more"):
+        validate(config, replicas=1)
+
+
 def test_several_replicas_are_not_compiled_by_xla():
     config = load_config(None, ["train.jit_compile=true"])
     validate(config, replicas=1)

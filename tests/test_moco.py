@@ -1,5 +1,6 @@
 """The MoCo model: who learns, who follows, and the same on any number of replicas."""
 
+import keras_cv
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -156,6 +157,62 @@ def test_predict_gives_features():
     )
 
 
+def test_every_replica_predicts_with_the_first_ones_statistics():
+    with mirrored(2).scope():
+        model = small_moco()
+    model.fit(batches(3), verbose=0)
+    images = np.random.default_rng(0).normal(size=(8, 12, 12, 3)).astype(np.float32)
+    expected = model.encoder(images, training=False)
+    features = model.predict(images, batch_size=8, verbose=0)
+    np.testing.assert_allclose(features, expected, rtol=1e-5, atol=1e-6)
+    losses = [model.evaluate(batches(1), verbose=0)[0] for _ in range(2)]
+    assert losses[0] == losses[1]
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        keras.layers.Rescaling(1 / 255),
+        keras.layers.Lambda(lambda images: tf.cast(images, tf.float32) / 255),
+        keras.Sequential(
+            [keras.layers.Rescaling(1 / 255), keras.layers.RandomFlip("horizontal")]
+        ),
+        keras_cv.layers.RandomFlip("horizontal"),
+        moco_tf.augment.cifar(),
+    ],
+    ids=["rescaling", "lambda", "sequential", "keras_cv", "recipe"],
+)
+def test_any_keras_layer_augments(layer):
+    model = small_moco(augment=layer)
+    random = np.random.default_rng(0)
+    views = random.integers(0, 256, (2, 16, 12, 12, 3), np.uint8)
+    batch = {"query": views[0], "key": views[1]}
+    losses = model.fit(tf.data.Dataset.from_tensors(batch), verbose=0).history["loss"]
+    assert np.isfinite(losses[0])
+    assert model.predict(views[0], verbose=0).shape == (16, 10)
+
+
+def test_single_batches_train_and_test():
+    model = small_moco()
+    batch = {key: value.numpy() for key, value in next(iter(batches(1))).items()}
+    trained = model.train_on_batch(batch, return_dict=True)
+    assert model.optimizer.iterations == 1 and np.isfinite(trained["loss"])
+    assert np.isfinite(model.test_on_batch(batch, return_dict=True)["loss"])
+
+
+def test_shares_of_different_sizes_are_refused():
+    with mirrored(2).scope():
+        model = small_moco()
+    with pytest.raises(tf.errors.InvalidArgumentError, match="equally many"):
+        model.evaluate(batches(1, count=9), verbose=0)
+
+
+def test_several_steps_per_execution_are_refused():
+    model = moco_tf.MoCo(small_encoder(), dim=8, queue_size=48)
+    with pytest.raises(ValueError, match="steps_per_execution=4 is not supported"):
+        model.compile(SGD(0.05), steps_per_execution=4)
+
+
 @pytest.mark.parametrize("name", ["w.weights.h5", "checkpoint"])
 def test_saved_weights_restore_encoders_and_queue(tmp_path, name):
     model, twin = small_moco(), small_moco()
@@ -201,8 +258,6 @@ def test_mixed_precision_keeps_similarities_and_weights_in_float32(policy, preci
 
 
 def test_any_kerascv_backbone_serves_as_encoder():
-    import keras_cv
-
     backbone = keras_cv.models.ResNetBackbone(
         stackwise_filters=[8, 16],
         stackwise_blocks=[1, 1],

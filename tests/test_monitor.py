@@ -53,6 +53,17 @@ def test_images_that_are_not_taken_are_not_read(folder):
     assert monitor.images.shape == (2, 16, 16, 3)
 
 
+def test_pictures_show_every_class_of_a_sorted_folder(folder, monkeypatch):
+    monkeypatch.setattr("moco_tf.pretrain.monitor._SHOWN", 3)
+    config = small(folder)
+    monitor = Monitor(config, build_model(config, 1, 1, 12))
+    test = monitor.features.test_dataset.unbatch()
+    labels = np.array([element["label"].numpy() for element in test])
+    assert sorted(labels[monitor.shown]) == [0, 1, 2]
+    images = np.stack([element["image"].numpy() for element in test])
+    np.testing.assert_array_equal(monitor.images, images[monitor.shown])
+
+
 @pytest.mark.parametrize(
     "overrides, sentence",
     [

@@ -88,6 +88,41 @@ def test_warm_up_rises_linearly_and_hands_over():
     np.testing.assert_allclose(rates[20:], expected, atol=1e-9)
 
 
+def test_warm_up_of_a_staircase_rises_within_its_epochs():
+    schedule = make_schedule(
+        "step", 1.0, epochs=9, steps_per_epoch=4, milestones=(6,), per_epoch=True,
+        warmup_epochs=2,
+    )  # fmt: skip
+    rates = [float(schedule(step)) for step in range(36)]
+    np.testing.assert_allclose(rates[:9], np.arange(9) / 8)
+    assert rates[8:24] == [1.0] * 16 and rates[24] == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize(
+    "schedule, step",
+    [
+        (
+            keras.optimizers.schedules.PiecewiseConstantDecay([1, 2], [0.3, 0.03, 0.1]),
+            2,
+        ),
+        (keras.optimizers.schedules.CosineDecay(0.03, 30), 1),
+        (keras.optimizers.schedules.ExponentialDecay(0.1, 10, 0.9), 1),
+    ],
+)
+def test_schedules_of_keras_compute_in_double_precision(schedule, step):
+    weight = tf.Variable(1.0, dtype=tf.float64)
+    optimizer = SGD(schedule, momentum=0.0, weight_decay=0.0)
+    optimizer.build([weight])
+    optimizer.iterations.assign(step)
+    optimizer.apply_gradients([(tf.constant(1.0, tf.float64), weight)])
+    expected = {
+        "PiecewiseConstantDecay": 0.03,
+        "CosineDecay": 0.03 * 0.5 * (1 + math.cos(math.pi / 30)),
+        "ExponentialDecay": 0.1 * 0.9**0.1,
+    }[type(schedule).__name__]
+    assert 1 - float(weight) == pytest.approx(expected, rel=1e-12)
+
+
 @pytest.mark.parametrize("per_epoch", [False, True])
 def test_steps_without_milestones_keep_the_rate(per_epoch):
     schedule = make_schedule(

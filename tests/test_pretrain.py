@@ -156,6 +156,27 @@ def test_full_disk_keeps_the_previous_checkpoint(tmp_path, monkeypatch):
     assert pretrain(config)["run_dir"] == str(config.run_dir)
 
 
+def test_full_disk_elsewhere_is_one_sentence_too(tmp_path, monkeypatch):
+    config = small(tmp_path, "monitor.every=0")
+
+    def full(self, epoch, values):
+        raise OSError(28, "No space left on device", str(self.path))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(callbacks.HistoryCSV, "add", full)
+        with pytest.raises(
+            callbacks.RunError, match="No space left.*history.csv.*room"
+        ):
+            pretrain(config)
+    assert pretrain(config)["run_dir"] == str(config.run_dir)
+
+
+def test_what_changes_no_figure_may_change_when_a_run_goes_on(finished):
+    _, run = finished
+    pretrain(small(run.parent, "train.keep_checkpoints=5", "data.decode_threads=2"))
+    assert load_config(run / "config.yaml").train.keep_checkpoints == 5
+
+
 def test_checkpoint_of_another_architecture_is_refused(finished, tmp_path):
     _, run = finished
     other = small(tmp_path, "encoder.width=8", "monitor.every=0")

@@ -52,6 +52,12 @@ def test_views_that_are_shown_cost_no_batch_of_training(tmp_path, monkeypatch):
     assert buffers == [1]
 
 
+def test_keys_stay_beside_their_queries_where_shuffling_is_off(tmp_path):
+    config = small(tmp_path, "method.shuffle_keys=false")
+    batch = next(iter(run._two_views(config, open_source("glyphs", "train"))))
+    assert batch["position"].numpy().tolist() == list(range(32))
+
+
 @pytest.mark.parametrize(
     ("size", "shown", "channels"), [(32, 32, 3), (224, 64, 3), (96, 64, 1)]
 )
@@ -60,7 +66,7 @@ def test_sprites_are_small_and_the_sheet_only_as_large_as_they_need(
 ):
     grey = np.arange(10, 150, 20, dtype=np.uint8)
     images = np.broadcast_to(grey[:, None, None, None], (7, size, size, channels))
-    board = callbacks.TensorBoard(tmp_path, images=images)
+    board = callbacks.TensorBoard(tmp_path, shown=np.arange(7), images=images)
     board._project(types.SimpleNamespace(features=np.eye(7), labels=np.arange(7)))
     sheet = tf.io.decode_png((tmp_path / "sprites.png").read_bytes()).numpy()
     assert sheet.shape == (3 * shown, 3 * shown, channels)
@@ -72,4 +78,4 @@ def test_sprites_are_small_and_the_sheet_only_as_large_as_they_need(
 
 def test_sheet_of_many_photographs_is_within_tensorboards_limit():
     images = np.broadcast_to(np.uint8(0), (2000, 224, 224, 3))
-    assert max(logs._sprites(images, 2000)[0].shape) <= 8192
+    assert max(logs._sprites(images)[0].shape) <= 8192

@@ -49,6 +49,13 @@ class Recipe(SeededImageLayer):
         self.moves_pixels = any(layer.moves_pixels for layer in self.layers)
         self._compiled = tf.function(self._apply, jit_compile=jit_compile)
 
+    def uncompiled(self) -> Recipe:
+        """The same recipe on TensorFlow's own kernels, without XLA."""
+        key = None if self.key is None else self.key.uncompiled()
+        return Recipe(
+            self.layers, key, jit_compile=False, seed=self.seed, name=self.name
+        )
+
     def _ensure_inputs_are_compute_dtype(self, inputs):
         # uint8 goes in as it is, the cast is part of the compiled cluster.
         return inputs if isinstance(inputs, dict) else tf.convert_to_tensor(inputs)

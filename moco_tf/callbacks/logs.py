@@ -77,8 +77,8 @@ class TensorBoard(keras.callbacks.Callback):
         config: a dataclass tree whose leaves are written as hyper-parameters.
         features: `MonitorFeatures` whose test embeddings the projector gets at the
             end; None writes none.
-        images: uint8 (N, S, S, C), of the test examples, in their order; the
-            projector shows the first of them as sprites.
+        shown: int (N,), rows of the test examples that the projector gets.
+        images: uint8 (N, S, S, C), of these, which it shows as sprites.
         class_names: labels' names.
     """
 
@@ -88,13 +88,14 @@ class TensorBoard(keras.callbacks.Callback):
         views: dict | None = None,
         config: object | None = None,
         features=None,
+        shown: np.ndarray | None = None,
         images: np.ndarray | None = None,
         class_names: tuple[str, ...] = (),
     ):
         super().__init__()
         self.log_dir = pathlib.Path(log_dir)
         self.views, self.config, self.features = views, config, features
-        self.images, self.class_names = images, class_names
+        self.shown, self.images, self.class_names = shown, images, class_names
 
     def on_train_begin(self, logs: dict | None = None) -> None:
         """Writes the views and the hyper-parameters."""
@@ -127,12 +128,12 @@ class TensorBoard(keras.callbacks.Callback):
             self._project(test)
         self._writer.close()
 
-    def _project(self, test, most=2000):
-        features = test.features[:most]
+    def _project(self, test):
+        features = test.features[self.shown]
         np.savetxt(self.log_dir / "embeddings.tsv", features, "%.5g", "\t")
         names = [
             self.class_names[label] if label >= 0 and self.class_names else str(label)
-            for label in test.labels[:most]
+            for label in test.labels[self.shown]
         ]
         (self.log_dir / "labels.tsv").write_text("\n".join(names) + "\n")
         config = projector.ProjectorConfig()
@@ -141,7 +142,7 @@ class TensorBoard(keras.callbacks.Callback):
         embedding.tensor_path = "embeddings.tsv"
         embedding.metadata_path = "labels.tsv"
         if self.images is not None and self.images.shape[-1] in (1, 3):
-            sheet, size = _sprites(self.images, len(features))
+            sheet, size = _sprites(self.images)
             png = tf.io.encode_png(sheet).numpy()
             (self.log_dir / "sprites.png").write_bytes(png)
             embedding.sprite.image_path = "sprites.png"
@@ -149,12 +150,12 @@ class TensorBoard(keras.callbacks.Callback):
         projector.visualize_embeddings(str(self.log_dir), config)
 
 
-def _sprites(images, count, largest=64):
-    """A square sheet of `count` small images, row by row, and the side of one of them.
+def _sprites(images, largest=64):
+    """A square sheet of small images, row by row, and the side of one of them.
 
     TensorBoard takes sheets of up to 8192 pixels a side.
     """
-    images, size = images[:count], min(images.shape[1], largest)
+    count, size = len(images), min(images.shape[1], largest)
     if size < images.shape[1]:
         images = np.uint8(tf.image.resize(images, (size, size), "area").numpy() + 0.5)
     side, channels = math.ceil(math.sqrt(count)), images.shape[-1]

@@ -167,10 +167,10 @@ def _check_train(config: Config) -> None:
     at_least(1, "train.steps_per_epoch", train.steps_per_epoch)
     replicas = config.distribution.replicas
     at_least(1, "distribution.replicas", replicas)
-    if gpus is None:
+    if not gpus:
         return
     require(
-        gpus and len(set(gpus)) == len(gpus) and min(gpus) >= 0,
+        len(set(gpus)) == len(gpus) and min(gpus) >= 0,
         f"distribution.gpus={list(gpus)} must be different indices from 0; "
         "use for instance [0, 1].",
     )
@@ -213,6 +213,12 @@ def _check_replicas(config: Config, replicas: int | None, hosts: int) -> None:
         f"train.batch_size={batch} does not divide among {replicas} {where} of "
         f"{groups} batch-norm groups; use {_multiples_near(batch, replicas * groups)}, "
         "or set method.bn_groups.",
+    )
+    require(
+        groups == 1 or batch >= 2 * replicas * groups,
+        f"train.batch_size={batch} leaves one image to each of {groups} batch-norm "
+        f"groups on {replicas} {where}, which would be normalised by itself; use "
+        f"{2 * replicas * groups} or more, or a smaller method.bn_groups.",
     )
     # XLA cannot compile what updates a variable on several replicas.
     require(

@@ -61,11 +61,14 @@ class Augment:
             for each view) or simclr.
         mean: Value per channel subtracted from images in [0, 1] (null: the recipe's).
         std: Value per channel that images are divided by (null: the recipe's).
+        jit_compile: Compile the augmentation with XLA, several times as fast; false
+            where XLA does not run (a GPU machine without libdevice or ptxas).
     """
 
     recipe: Literal["moco_v1", "moco_v2", "cifar", "moco_v3", "simclr"] = "cifar"
     mean: Optional[tuple[float, ...]] = None
     std: Optional[tuple[float, ...]] = None
+    jit_compile: bool = True
 
 
 @dataclass(frozen=True)
@@ -199,7 +202,8 @@ class Distribution:
     Attributes:
         replicas: Devices to use (null: all visible GPUs, or 1 on CPU); on a CPU,
             N makes N logical devices, to rehearse a multi-GPU run.
-        gpus: Indices of the GPUs to use, such as [0, 2] (null: any).
+        gpus: Indices of the GPUs to use, such as [0, 2] (null: any; []: none, which
+            rehearses on the CPU of a machine with GPUs).
     """
 
     replicas: Optional[int] = None
@@ -294,7 +298,7 @@ class Config:
     @property
     def requested_replicas(self) -> int | None:
         """Replicas that the configuration fixes, or None when the machine decides."""
-        if self.distribution.gpus is not None:
+        if self.distribution.gpus:
             return len(self.distribution.gpus)
         return self.distribution.replicas
 

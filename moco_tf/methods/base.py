@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import time
 
 import numpy as np
@@ -10,8 +11,9 @@ from tensorflow import keras
 
 from moco_tf.contrast.loss import Contrast
 from moco_tf.contrast.queue import NO_IMAGE
+from moco_tf.encoders.batchnorm import share_statistics
 from moco_tf.encoders.heads import pooled
-from moco_tf.methods.views import Views, own_positions
+from moco_tf.methods.views import Views, own_positions, unwrapped
 
 # Embeddings kept by methods without a queue; enough to see how far they spread.
 RECENT = 1024
@@ -27,8 +29,10 @@ class ContrastiveModel(keras.Model):
         encoder: the query backbone, images -> (N, F); what training is for.
         query_encoder: `encoder` and its head, images -> (N, dim), not normalised.
         recent: `KeyQueue` of the newest embeddings and their images.
-        augment: layer uint8 -> float32 that acts inside the step, or None. Where it
-            has a layer `key`, that one augments the key views.
+        augment: Keras layer uint8 -> float32 that acts inside the step, or None. Where
+            it has a layer `key`, that one augments the key views. If its `call` takes
+            `seeds`, it gets those of the batch; if it takes `training`, False asks it
+            for normalisation alone.
         input_seconds: seconds that training has waited for batches, ever growing.
     """
 
@@ -89,7 +93,16 @@ class ContrastiveModel(keras.Model):
         Args:
             optimizer: as `moco_tf.optimizers.SGD`.
             **kwargs: further arguments of `keras.Model.compile`.
+
+        Raises:
+            ValueError: if steps_per_execution is not 1.
         """
+        several = kwargs.get("steps_per_execution")
+        if several not in (None, 1):
+            raise ValueError(
+                f"steps_per_execution={several} is not supported, as one call trains "
+                "on one batch; leave it out."
+            )
         super().compile(optimizer=optimizer, **kwargs)
         # Before the first step, so that this is traced once and can be restored.
         with self.distribute_strategy.scope():
@@ -112,7 +125,17 @@ class ContrastiveModel(keras.Model):
         """Images as the encoder takes them, without augmentation."""
         if self.augment is None:
             return tf.cast(images, self.variable_type)
-        return self.augment(images, training=False)
+        return _called(self.augment, images, training=False)
+
+    def predict(self, *args, **kwargs) -> np.ndarray:
+        """As Keras's, with the first replica's batch-norm statistics on all."""
+        share_statistics(self)
+        return super().predict(*args, **kwargs)
+
+    def evaluate(self, *args, **kwargs):
+        """As Keras's, with the first replica's batch-norm statistics on all."""
+        share_statistics(self)
+        return super().evaluate(*args, **kwargs)
 
     def predict_step(self, batch) -> tf.Tensor:
         """Features of a batch: images, or a dict that has them as "image"."""
@@ -121,13 +144,14 @@ class ContrastiveModel(keras.Model):
 
     def views(self, batch: dict) -> Views:
         """Augments a batch of two uint8 views; without `augment` takes it as it is."""
+        batch = unwrapped(batch)
         count = tf.shape(batch["query"])[0]
         query, key = batch["query"], batch["key"]
         if self.augment is not None:
             # A recipe that treats the views differently has a layer for the keys'.
             of_keys = getattr(self.augment, "key", None) or self.augment
-            query = self.augment(query, batch.get("query_seed"), training=True)
-            key = of_keys(key, batch.get("key_seed"), training=True)
+            query = _called(self.augment, query, batch.get("query_seed"))
+            key = _called(of_keys, key, batch.get("key_seed"))
         order = own_positions(count)
         position = batch.get("position")
         if position is None:
@@ -213,10 +237,7 @@ class ContrastiveModel(keras.Model):
         return cls(**config)
 
     def make_train_function(self, force: bool = False):
-        """Keras's step, but for the wait for the next batch, which is timed outside.
-
-        `steps_per_execution` is not used: one call trains on one batch.
-        """
+        """Keras's step, but for the wait for the next batch, which is timed outside."""
         if self.train_function is not None and not force:
             return self.train_function
         strategy = self.distribute_strategy
@@ -247,3 +268,10 @@ class ContrastiveModel(keras.Model):
 
         self.train_function = train_function
         return train_function
+
+
+def _called(layer, images, seeds=None, training=True):
+    """Calls any layer with what its `call` takes of seeds and training."""
+    takes = inspect.signature(layer.call).parameters
+    given = {"seeds": seeds, "training": training}
+    return layer(images, **{key: given[key] for key in given if key in takes})

@@ -41,6 +41,11 @@ class Views(NamedTuple):
         )
 
 
+def unwrapped(batch: dict | tuple) -> dict:
+    """The batch itself; Keras's `train_on_batch` wraps it into a tuple of one."""
+    return batch[0] if isinstance(batch, tuple) else batch
+
+
 def in_order(values: tf.Tensor, position: tf.Tensor) -> tf.Tensor:
     """The replicas' rows in the order of the global batch; call in replica context.
 
@@ -50,8 +55,26 @@ def in_order(values: tf.Tensor, position: tf.Tensor) -> tf.Tensor:
 
     Returns:
         (global N, ...), the same on every replica; gradients flow to all replicas.
+
+    Raises:
+        tf.errors.InvalidArgumentError: if the positions are not 0 to N - 1, as where
+            replicas have batches of different sizes.
     """
+    replicas = tf.distribute.get_strategy().num_replicas_in_sync
+    equal_shares = tf.shape(position)[0] * replicas
     values, position = gather(values), gather(position)
+    problem = (
+        "keys are not in the places of a global batch; give each replica equally many "
+        'images, and "position" as a permutation of 0 to N - 1.'
+    )
+    checks = [
+        tf.debugging.assert_equal(equal_shares, tf.size(position), problem),
+        tf.debugging.assert_equal(
+            tf.sort(position), tf.range(tf.size(position)), problem
+        ),
+    ]
+    with tf.control_dependencies(checks):
+        position = tf.identity(position)
     # Not a gather by the inverse, whose sparse gradient no collective takes.
     return tf.scatter_nd(position[:, None], values, tf.shape(values))
 

@@ -25,15 +25,16 @@ def build_model(
         ConfigError: if the encoder's name is unknown.
     """
     method = config.method
+    recipe = getattr(augment, config.augment.recipe)(
+        channels=config.data.channels,
+        mean=config.augment.mean,
+        std=config.augment.std,
+    )
     shared = {
         "encoder": build_encoder(config),
         "dim": method.dim,
         "temperature": method.temperature,
-        "augment": getattr(augment, config.augment.recipe)(
-            channels=config.data.channels,
-            mean=config.augment.mean,
-            std=config.augment.std,
-        ),
+        "augment": recipe if config.augment.jit_compile else recipe.uncompiled(),
     }
     grouped = {
         "projection": method.projection,
@@ -126,8 +127,10 @@ def _optimizer(config, steps):
         per_epoch=asked.per_epoch,
         warmup_epochs=asked.warmup_epochs,
     )
+    # Keras would compile each variable's update apart on a GPU, asked or not.
+    xla = {"jit_compile": config.train.jit_compile}
     if asked.name == "adamw":
         # torch's epsilon; Keras has 1e-7.
-        return keras.optimizers.AdamW(schedule, asked.weight_decay, epsilon=1e-8)
+        return keras.optimizers.AdamW(schedule, asked.weight_decay, epsilon=1e-8, **xla)
     kind = optimizers.LARS if asked.name == "lars" else optimizers.SGD
-    return kind(schedule, asked.momentum, asked.weight_decay)
+    return kind(schedule, asked.momentum, asked.weight_decay, **xla)

@@ -114,14 +114,14 @@ def _pictures(config, model, monitor, baselines, history):
         _, test = monitor.features.get(
             model.encoder, int(model.optimizer.iterations.numpy())
         )
-        shown = len(monitor.images)
-        pictures["nearest neighbours"] = report.neighbour_gallery(
-            monitor.images,
-            test.features[:shown],
-            test.labels[:shown],
-            monitor.class_names,
-            folder / "neighbours.png",
-        )
+        if len(monitor.images) > 1:
+            pictures["nearest neighbours"] = report.neighbour_gallery(
+                monitor.images,
+                test.features[monitor.shown],
+                test.labels[monitor.shown],
+                monitor.class_names,
+                folder / "neighbours.png",
+            )
     return pictures
 
 

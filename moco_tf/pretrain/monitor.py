@@ -23,6 +23,9 @@ from moco_tf.evaluation import MonitorFeatures, knn_accuracy, linear_accuracy
 
 log = logging.getLogger("moco_tf")
 
+# Test images that pictures and TensorBoard's projector show.
+_SHOWN = 2000
+
 
 def open_data(data: Data, config: Config, labelled: bool = False) -> Source:
     """Opens images with the channels of the run.
@@ -55,7 +58,8 @@ class Monitor:
         features: `MonitorFeatures` of both sets, extracted once for all probes.
         probes: callbacks that write an accuracy to the logs.
         class_names: of the labels.
-        images: uint8 (count, S, S, C), the first test images.
+        shown: int64 (count,), rows of the test set that pictures show, spread over it.
+        images: uint8 (count, S, S, C), these.
 
     Raises:
         DataError: a set cannot be opened or has no labels, or classes differ.
@@ -67,18 +71,9 @@ class Monitor:
         test = open_data(config.monitor_test, config, labelled=True)
         check_same_classes(train, test, "The monitor's training set", "its test set")
         self.class_names = test.class_names
-        self._batches = [
-            labelled_batches(
-                subset(source, evenly_spread(source.num_examples, most)),
-                batch_size=config.monitor.batch_size,
-                image_size=config.data.image_size,
-                channels=config.data.channels,
-            )
-            for source, most in (
-                (train, config.monitor.max_train),
-                (test, config.monitor.max_test),
-            )
-        ]
+        train = _some(train, config.monitor.max_train)
+        test = _some(test, config.monitor.max_test)
+        self._batches = [self._in_batches(train), self._in_batches(test)]
         strategy = model.distribute_strategy
         if hosts(strategy) > 1:
             strategy = None  # each host measures all by itself, for its own files
@@ -90,8 +85,17 @@ class Monitor:
         self.probes = [knn]
         if config.monitor.linear:
             self.probes.append(callbacks.LinearProbe(self.features, every))
-        images = [batch["image"].numpy() for batch in self._batches[1].take(8)]
-        self.images = np.concatenate(images)
+        self.shown = evenly_spread(test.num_examples, _SHOWN)
+        images = self._in_batches(subset(test, self.shown))
+        self.images = np.concatenate([batch["image"].numpy() for batch in images])
+
+    def _in_batches(self, source):
+        return labelled_batches(
+            source,
+            batch_size=self._config.monitor.batch_size,
+            image_size=self._config.data.image_size,
+            channels=self._config.data.channels,
+        )
 
     def baselines(self, model, run_dir, resumed: bool) -> dict:
         """Accuracies on raw pixels and of the untrained encoder, measured once.
@@ -130,6 +134,10 @@ class Monitor:
         if monitor.linear:
             raw["linear"] = linear_accuracy(*sets)
         return raw
+
+
+def _some(source, most):
+    return subset(source, evenly_spread(source.num_examples, most))
 
 
 def _pixels(batches):

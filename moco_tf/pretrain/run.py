@@ -15,6 +15,7 @@ from moco_tf.data.pipeline import steps_per_epoch, two_views
 from moco_tf.data.sources import DataError
 from moco_tf.distribution import (
     DistributionError,
+    describe,
     hosts,
     local_replicas,
     make_strategy,
@@ -30,6 +31,21 @@ log = logging.getLogger("moco_tf")
 
 # What `pretrain` raises for what a user can mend, each in one sentence.
 MISTAKES = (ConfigError, DataError, InterchangeError, callbacks.RunError)
+# What a continued run may have otherwise: where things lie, and how, not what, it does.
+_MAY_CHANGE = {
+    "name",
+    "runs_dir",
+    "data.data_dir",
+    "data.manual_dir",
+    "data.decode_threads",
+    "data.max_unreadable",
+    "distribution.gpus",
+    "monitor.data_dir",
+    "monitor.manual_dir",
+    "monitor.batch_size",
+    "train.checkpoint_every",
+    "train.keep_checkpoints",
+}
 # Images whose two views TensorBoard shows.
 _SHOWN = 16
 
@@ -71,6 +87,12 @@ def pretrain(config: Config) -> dict:
     keras.mixed_precision.set_global_policy(config.train.precision)
     try:
         return _run(config, strategy, run_dir)
+    except (
+        OSError,
+        tf.errors.ResourceExhaustedError,
+        tf.errors.DataLossError,
+    ) as error:
+        raise callbacks.RunError(_interrupted(error, run_dir)) from error
     finally:
         keras.mixed_precision.set_global_policy("float32")
 
@@ -114,6 +136,7 @@ def _run(config, strategy, run_dir):
             views=_shown_views(config, source) if not done else None,
             config=config,
             features=monitor.features if monitor else None,
+            shown=monitor.shown if monitor else None,
             images=monitor.images if monitor else None,
             class_names=monitor.class_names if monitor else (),
         ),
@@ -133,6 +156,21 @@ def _run(config, strategy, run_dir):
     return {**figures, "run_dir": str(run_dir)}
 
 
+def _interrupted(error, run_dir):
+    """One sentence on what stopped a run that was going well."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    reason = lines[0][:200].rstrip(".")
+    if "OOM" in reason:
+        return (
+            f"the device's memory cannot hold a step ({reason}); use a smaller "
+            "train.batch_size, train.precision=mixed_bfloat16 or more devices."
+        )
+    return (
+        f"the run in {run_dir} could not read or write a file ({reason}); mend it, or "
+        "make room, and start the same command again to go on from its last checkpoint."
+    )
+
+
 def _claim(config):
     """Makes the run directory, or checks that it holds this very run."""
     run_dir, path = config.run_dir, config.run_dir / "config.yaml"
@@ -141,7 +179,7 @@ def _claim(config):
         differing = [
             f"{key} was {old} and is {new}"
             for (key, old), (_, new) in zip(_leaves(before), _leaves(config))
-            if old != new and key not in ("runs_dir", "name")
+            if old != new and key not in _MAY_CHANGE
         ]
         if differing:
             raise ConfigError(
@@ -149,7 +187,6 @@ def _claim(config):
                 f"({'; '.join(differing[:3])}); choose another --name, or continue "
                 f"that run as it was with --resume {run_dir}."
             )
-        return run_dir
     try:
         (run_dir / "report").mkdir(parents=True, exist_ok=True)
         path.write_text(dump(config))
@@ -208,18 +245,16 @@ def _distributed(config, strategy, source, start_step):
 
 
 def _announce(config, source, steps, strategy, model):
-    replicas = strategy.num_replicas_in_sync
     batch = config.train.batch_size
     log.info(
-        "%s: %s on %s images, %d epochs of %d steps of %d images on %d replica%s, %s.",
+        "%s: %s on %s images, %d epochs of %d steps of %d images on %s, %s.",
         config.name,
         config.method.name,
         f"{source.num_examples:,}",
         config.train.epochs,
         steps,
         batch,
-        replicas,
-        "s" * (replicas > 1),
+        describe(strategy),
         config.train.precision,
     )
     log.info(
