@@ -127,6 +127,16 @@ def test_dump_states_the_effective_learning_rate():
     )
 
 
+def test_square_root_scaling_is_simclrs():
+    words = ["optimizer.scaling=sqrt", "optimizer.learning_rate=1.2"]
+    config = load_config(None, [*words, "train.batch_size=1024"])
+    assert config.effective_learning_rate == pytest.approx(0.075 * 1024**0.5)
+    assert config.effective_learning_rate == pytest.approx(2.4)
+    assert dump(config).splitlines()[0] == (
+        "# Effective learning rate 2.4 = 1.2 x sqrt(batch 1024 / 256)."
+    )
+
+
 def test_overrides_win_with_or_without_dashes_and_the_last_one_counts(tmp_path):
     path = write(tmp_path, "train: {epochs: 7, batch_size: 64}")
     config = load_config(path, ["train.epochs=8", "--train.epochs=9", "name=2024"])
