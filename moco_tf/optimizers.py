@@ -104,7 +104,8 @@ class LARS(SGD):
     For a gradient g of a parameter w of rank 2 or more: g += weight_decay * w;
     g *= trust * |w| / |g|, unless a norm is 0; then as `SGD`. Biases and batch-norm
     parameters, of rank 1, get neither decay nor scaling. The learning rate stays
-    outside the velocity, as in MoCo v3's code; SimCLR's has it inside.
+    outside the velocity, as in MoCo v3's code; SimCLR's has it inside, which differs
+    while the rate changes (effect not measured).
 
     Args:
         learning_rate: float or `LearningRateSchedule`, see `SGD`.

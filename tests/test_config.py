@@ -76,6 +76,40 @@ def test_published_recipes_hold_the_published_values():
     assert cifar.data.crop_scale == (0.08, 1.0)
 
 
+def test_recipes_of_moco_v3_hold_the_published_values():
+    resnet = load_config(ROOT / "configs" / "moco_v3_resnet50_100ep.yaml")
+    vit = load_config(ROOT / "configs" / "moco_v3_vit_small_300ep.yaml")
+    for config in (resnet, vit):
+        assert (config.method.name, config.augment.recipe) == ("moco_v3", "moco_v3")
+        assert (config.method.dim, config.method.hidden) == (256, 4096)
+        assert config.method.key_momentum == 0.99
+        assert config.train.batch_size == 4096
+        assert config.train.precision == "mixed_float16"
+        assert config.optimizer.schedule == "cosine" and not config.optimizer.per_epoch
+    assert resnet.encoder.zero_init_residual
+    assert (resnet.optimizer.name, resnet.optimizer.weight_decay) == ("lars", 1e-6)
+    assert resnet.effective_learning_rate == pytest.approx(0.6 * 4096 / 256)
+    assert (resnet.train.epochs, resnet.optimizer.warmup_epochs) == (100, 10)
+    assert (resnet.method.temperature, resnet.data.crop_scale) == (1.0, (0.2, 1.0))
+    assert (vit.optimizer.name, vit.optimizer.weight_decay) == ("adamw", 0.1)
+    assert vit.effective_learning_rate == pytest.approx(1.5e-4 * 4096 / 256)
+    assert (vit.train.epochs, vit.optimizer.warmup_epochs) == (300, 40)
+    assert (vit.method.temperature, vit.data.crop_scale) == (0.2, (0.08, 1.0))
+
+
+@pytest.mark.parametrize(("batch", "rate"), [(256, 0.3), (8192, 9.6)])
+def test_recipe_of_simclr_holds_the_published_values(batch, rate):
+    path = ROOT / "configs" / "simclr_resnet50_200ep.yaml"
+    config = load_config(path, [f"train.batch_size={batch}"])
+    assert (config.method.name, config.augment.recipe) == ("simclr", "simclr")
+    assert (config.method.dim, config.method.temperature) == (128, 0.1)
+    assert (config.optimizer.name, config.optimizer.weight_decay) == ("lars", 1e-6)
+    assert config.effective_learning_rate == pytest.approx(rate)
+    assert (config.train.epochs, config.optimizer.warmup_epochs) == (200, 10)
+    assert config.encoder.zero_init_residual
+    assert config.data.crop_scale == (0.08, 1.0)
+
+
 @pytest.mark.parametrize("path", [None, *RECIPES], ids=lambda p: p.stem if p else "no")
 def test_dumped_config_loads_to_an_equal_one(path, tmp_path):
     overrides = ["data.data_dir=x", "distribution.gpus=[0,2]", "name='7'"]
@@ -90,6 +124,16 @@ def test_dump_states_the_effective_learning_rate():
     assert config.effective_learning_rate == pytest.approx(0.015)
     assert dump(config).splitlines()[0] == (
         "# Effective learning rate 0.015 = 0.03 x batch 128 / 256."
+    )
+
+
+def test_square_root_scaling_is_simclrs():
+    words = ["optimizer.scaling=sqrt", "optimizer.learning_rate=1.2"]
+    config = load_config(None, [*words, "train.batch_size=1024"])
+    assert config.effective_learning_rate == pytest.approx(0.075 * 1024**0.5)
+    assert config.effective_learning_rate == pytest.approx(2.4)
+    assert dump(config).splitlines()[0] == (
+        "# Effective learning rate 2.4 = 1.2 x sqrt(batch 1024 / 256)."
     )
 
 

@@ -1,4 +1,4 @@
-"""MoCo v3 against plain PyTorch on 1, 2 and 8 replicas; momentum, heads, resuming."""
+"""MoCo v3 against loops and plain PyTorch on 1, 2 and 8 replicas; momentum, heads."""
 
 import math
 
@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 from conftest import mirrored
 from tensorflow import keras
-from tiny import glyph_batches, noise_batches, small_encoder
+from tiny import central_differences, glyph_batches, noise_batches, small_encoder
 
 from moco_tf import augment
 from moco_tf.callbacks import Checkpoints
@@ -146,6 +146,68 @@ def test_training_equals_plain_torch(policy, make, optimizer, replicas):
             np.testing.assert_allclose(
                 array, expected[name], rtol=1e-6, atol=1e-7, err_msg=name
             )
+
+
+def slow_losses(query, key, temperature):
+    """Loss of each query among all keys, one exponential at a time."""
+    query, key = (x / np.linalg.norm(x, axis=1, keepdims=True) for x in (query, key))
+    losses = []
+    for n, row in enumerate(query):
+        logits = [row @ other / temperature for other in key]
+        losses.append(math.log(sum(math.exp(x) for x in logits)) - logits[n])
+    return np.array(losses)
+
+
+@pytest.mark.parametrize("replicas", [1, 2, 8])
+def test_step_follows_the_loss_of_a_loop_over_images(policy, replicas):
+    policy("float64")
+    temperature = 0.2
+    (batch,) = noise_batches(1).as_numpy_iterator()
+    with mirrored(replicas).scope():
+        # At rate 1 without momentum a step is the gradient.
+        model = small_moco(optimizer=SGD(1.0, 0.0, 0.0), temperature=temperature)
+    plain = small_moco(temperature=temperature)
+    random = np.random.default_rng(3)
+    for variable in plain.trainable_variables:  # so that queries and keys differ
+        variable.assign_add(0.1 * random.normal(size=variable.shape))
+    model.set_weights(plain.get_weights())
+    for key, query in zip(
+        plain.key_encoder.trainable_variables, plain.query_encoder.trainable_variables
+    ):
+        key.assign(0.75 * key + 0.25 * query)
+    own = [list(batch["position"]).index(n) for n in range(16)]
+    views = [tf.cast(x, "float64") for x in (batch["query"], batch["key"][own])]
+    first_keys, second_keys = (
+        plain.key_encoder(view, training=True).numpy() for view in views
+    )
+
+    def losses(first, second):
+        return [
+            slow_losses(first, second_keys, temperature).mean(),
+            slow_losses(second, first_keys, temperature).mean(),
+        ]
+
+    with tf.GradientTape() as tape:
+        predictions = [
+            plain.predictor(plain.query_encoder(view, training=True), training=True)
+            for view in views
+        ]
+    values = [prediction.numpy() for prediction in predictions]
+    mean = np.mean(losses(*values))
+    slopes = central_differences(
+        lambda *arrays: 2 * temperature * sum(losses(*arrays)), *values
+    )
+    expected = tape.gradient(
+        predictions, plain.trained_variables, output_gradients=slopes
+    )
+    before = [variable.numpy() for variable in model.trained_variables]
+    logs = model.fit(tf.data.Dataset.from_tensors(batch), verbose=0).history
+    assert logs["loss"] == pytest.approx([mean], rel=1e-9)
+    for old, new, gradient in zip(before, model.trained_variables, expected):
+        assert np.abs(gradient).max() > 1e-5, new.name
+        np.testing.assert_allclose(
+            old - new.numpy(), gradient, atol=1e-6, err_msg=new.name
+        )
 
 
 def test_momentum_rises_by_half_a_cosine_and_stays_at_one():

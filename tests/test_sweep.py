@@ -2,7 +2,12 @@
 
 import csv
 import json
+import os
 import pathlib
+import re
+import signal
+import subprocess
+import sys
 
 import pytest
 
@@ -185,3 +190,47 @@ def test_failed_run_is_named_at_the_end_and_run_again(file, tmp_path, capfd):
     run_sweep(sweep)
     assert is_finished(first)
     assert capfd.readouterr().out.count("finished before") == 1
+
+
+def start(file, *words):
+    return subprocess.Popen(
+        [sys.executable, "train.py", "--sweep", str(file), *words],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        cwd=ROOT,
+        start_new_session=True,
+    )
+
+
+def history(config):
+    with open(config.run_dir / "history.csv", newline="") as rows:
+        return list(csv.DictReader(rows))
+
+
+def test_interrupted_run_of_a_sweep_continues(file, tmp_path):
+    small = [
+        f"--runs_dir={tmp_path}", "--encoder.width=4", "--data.image_size=16",
+        "--method.queue_size=64", "--train.batch_size=32", "--train.epochs=4",
+        "--train.steps_per_epoch=10", "--monitor.every=0",
+    ]  # fmt: skip
+    file.write_text(SWEEP.replace("[0, 3]", "[0]").partition("  - {name: linear")[0])
+    ((_, config),) = load_sweep(file, small).runs()
+    with start(file, *small) as process:
+        shown = []
+        for line in process.stdout:
+            shown.append(line)
+            if line.startswith("epoch 1/4"):  # its checkpoint is written
+                os.killpg(process.pid, signal.SIGINT)  # as Ctrl-C does
+    assert process.returncode == 130, "".join(shown)
+    assert not is_finished(config)
+    before = history(config)
+    with start(file, *small) as process:
+        shown = process.stdout.read()
+    assert process.returncode == 0, shown
+    done = int(re.search(r"Continuing after epoch (\d) of 4", shown)[1])
+    assert f"epoch {done}/4" not in shown
+    after = history(config)
+    assert [row["epoch"] for row in after] == ["1", "2", "3", "4"]
+    assert after[:done] == before[:done]
+    assert is_finished(config)

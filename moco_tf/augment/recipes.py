@@ -182,7 +182,9 @@ def simclr(
 ) -> Recipe:
     """SimCLR on ImageNet: flip, strong jitter of 0.8 of the images, grayscale, blur.
 
-    The original does not normalise; effect not measured.
+    The original crops bicubically (here bilinearly), has a kernel of a tenth of the
+    image's side for the blur (here as long as sigma asks) and does not normalise;
+    effects not measured.
 
     Args:
         channels: of the images; other than 3, jitter and grayscale are left out.

@@ -184,8 +184,8 @@ def _claim(config):
         if differing:
             raise ConfigError(
                 f"{run_dir} holds a run of another configuration "
-                f"({'; '.join(differing[:3])}); choose another --name, or continue "
-                f"that run as it was with --resume {run_dir}."
+                f"({'; '.join(differing[:3])}); choose another --name or --runs_dir, "
+                f"or continue that run as it was with --resume {run_dir}."
             )
     try:
         (run_dir / "report").mkdir(parents=True, exist_ok=True)
