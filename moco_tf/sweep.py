@@ -37,20 +37,10 @@ def run_sweep(sweep: Sweep) -> pathlib.Path:
         print(f"[{number}/{len(runs)}] {config.run_dir}", flush=True)
         if is_finished(config):
             print("finished before", flush=True)
+        elif code := _in_process(config):
+            failed.append(f"{config.name} with code {code}")
             continue
-        process = multiprocessing.get_context("spawn").Process(
-            target=_pretrain, args=(config,)
-        )
-        process.start()
-        try:
-            process.join()
-        except KeyboardInterrupt:
-            process.join()  # it was interrupted too, and says so
-            raise
-        if process.exitcode:
-            failed.append(f"{config.name} with code {process.exitcode}")
-        if folder.is_dir():
-            (folder / "sweep.yaml").write_text(dump_sweep(sweep))
+        (folder / "sweep.yaml").write_text(dump_sweep(sweep))
     if failed:
         raise ConfigError(
             f"{len(failed)} of {len(runs)} runs in {folder} have failed "
@@ -68,6 +58,20 @@ def is_finished(config: Config) -> bool:
     before = load_config(run_dir / "config.yaml")
     # The folder may have been moved, or be named from elsewhere.
     return dataclasses.replace(before, runs_dir=config.runs_dir) == config
+
+
+def _in_process(config):
+    """Runs a configuration in a process of its own; its exit code."""
+    process = multiprocessing.get_context("spawn").Process(
+        target=_pretrain, args=(config,)
+    )
+    process.start()
+    try:
+        process.join()
+    except KeyboardInterrupt:
+        process.join()  # it was interrupted too, and says so
+        raise
+    return process.exitcode
 
 
 def _pretrain(config):
