@@ -149,6 +149,28 @@ def test_mistakes_are_one_sentence_and_leave_nothing(saved, tmp_path, capsys):
     assert names == {"evil.pth", "short.npz"}
 
 
+def test_what_lies_at_out_is_never_destroyed(saved, tmp_path, capsys):
+    checkpoint, photo = tmp_path / "w.safetensors", tmp_path / "photo.jpg"
+    safetensors.numpy.save_file(to_torch_state_dict(tiny()), checkpoint)
+    photo.write_bytes(b"photo")
+    folder = tmp_path / "folder.keras"
+    folder.mkdir()
+    before = checkpoint.read_bytes()
+    for words, message in (
+        (("import", checkpoint, checkpoint), "is the checkpoint itself"),
+        (("import", checkpoint, photo), "photo.jpg is a file, and a folder is to be"),
+        (("import", checkpoint, tmp_path), "is a folder of other things"),
+        (("export", saved, "--to=savedmodel", photo), "photo.jpg is a file, and a"),
+        (("export", saved, "--to=keras", folder), "folder.keras is a folder; name a"),
+    ):
+        assert command(*words) == 2, words
+        assert message in complaint(capsys), words
+    assert (checkpoint.read_bytes(), photo.read_bytes()) == (before, b"photo")
+    names = {entry.name for entry in tmp_path.iterdir()}
+    assert names == {"w.safetensors", "photo.jpg", "folder.keras"}
+    assert command("import", checkpoint, tmp_path / "folder.keras") == 0  # was empty
+
+
 def test_spoilt_note_beside_a_checkpoint_is_named(tmp_path, capsys):
     checkpoint = tmp_path / "weights.safetensors"
     safetensors.numpy.save_file(to_torch_state_dict(tiny()), checkpoint)

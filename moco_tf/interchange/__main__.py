@@ -53,7 +53,13 @@ def main(argv: Sequence[str]) -> int:
 def _import(options: argparse.Namespace) -> None:
     from moco_tf.interchange.checkpoints import load_checkpoint
     from moco_tf.interchange.savedmodel import export_saved_model
+    from moco_tf.interchange.staging import check_replaceable
 
+    if options.out.resolve() == options.checkpoint.resolve():
+        raise InterchangeError(
+            f"{options.out} is the checkpoint itself; name another place for OUT."
+        )
+    check_replaceable(options.out, folder=True)
     document = _sidecar(options.checkpoint)
     heads = document.pop("encoder", {}).get("heads")
     checkpoint = load_checkpoint(options.checkpoint, options.heads or heads)
@@ -87,9 +93,12 @@ def _import(options: argparse.Namespace) -> None:
 def _export(options: argparse.Namespace) -> None:
     from moco_tf.interchange.exports import export
     from moco_tf.interchange.pretrained import load_pretrained
+    from moco_tf.interchange.staging import check_replaceable
 
-    if options.out.resolve() == options.source.resolve():
+    source = options.source.resolve()
+    if options.out.resolve() in (source, source / "saved_model"):
         raise InterchangeError(f"{options.out} is the encoder itself; name another.")
+    check_replaceable(options.out, folder=not FORMATS[options.to].suffixes)
     deviation = export(load_pretrained(options.source), options.out, options.to)
     print(
         f"Wrote {options.out}; features read back differ by {deviation:.1e} of their "

@@ -51,7 +51,7 @@ def export(pretrained: Pretrained, path: str | os.PathLike, to: str) -> float:
         raise InterchangeError(
             f"{path} should end in {' or '.join(kind.suffixes)} for {to}; rename it."
         )
-    with replacing(path) as new, warnings.catch_warnings():
+    with replacing(path, not kind.suffixes) as new, warnings.catch_warnings():
         # KerasCV reads every attribute of a backbone while Keras saves or loads it.
         warnings.filterwarnings("ignore", r".*updates` will be removed", UserWarning)
         _WRITE[to](pretrained, new)
@@ -64,7 +64,7 @@ def export(pretrained: Pretrained, path: str | os.PathLike, to: str) -> float:
             )
         is_file = new.is_file()
     if is_file:
-        with replacing(Path(f"{path}.json")) as new:
+        with replacing(f"{path}.json", folder=False) as new:
             document = _document(pretrained, to, deviation)
             new.write_text(json.dumps(document, indent=2, default=str) + "\n")
     return deviation
