@@ -14,7 +14,7 @@ import tensorflow as tf
 from tensorflow import keras
 
 from moco_tf.config import Config, load_config
-from moco_tf.interchange.architecture import rebuild
+from moco_tf.interchange.architecture import describe, rebuild
 from moco_tf.interchange.errors import InterchangeError
 
 
@@ -45,6 +45,11 @@ class Pretrained:
     config: Config | None
     digest: str
     path: Path
+
+    @property
+    def architecture(self) -> str:
+        """SHA-256 of the encoder's description: the same weights may be of others."""
+        return hashlib.sha256(describe(self.encoder).encode()).hexdigest()
 
 
 def load_pretrained(path: str | os.PathLike) -> Pretrained:

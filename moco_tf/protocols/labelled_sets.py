@@ -103,6 +103,7 @@ def extract(
 
     key = {
         "weights": pretrained.digest,
+        "architecture": pretrained.architecture,
         "precision": precision,
         "data": labelled.facts,
         "image_size": pretrained.image_size,

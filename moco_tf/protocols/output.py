@@ -91,7 +91,11 @@ def conclude(
         "figures": outcome.figures,
         "warning": outcome.warning,
         **outcome.facts,
-        "encoder": {**pretrained.provenance, "weights": pretrained.digest},
+        "encoder": {
+            **pretrained.provenance,
+            "weights": pretrained.digest,
+            "architecture": pretrained.architecture,
+        },
         "settings": plain(dataclasses.asdict(settings)),
     }
     write_results(folder, document, outcome.rows, outcome.pictures)
