@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from tensorflow import keras
 import evaluate
 import moco_tf
 from moco_tf.augment import Normalize
+from moco_tf.config.commands import parse_evaluation
 from moco_tf.config.transfer import Finetune
 from moco_tf.data import DataError, from_arrays
 from moco_tf.data.balanced import balanced_subset, held_out
@@ -25,6 +27,7 @@ from moco_tf.evaluation.finetune import (
     classifier_accuracy,
     fit_classifier,
 )
+from moco_tf.protocols.finetune import _name
 
 COLOURS = np.array([[220, 40, 40], [40, 220, 40], [40, 40, 220]])
 RECIPE = Finetune(batch_size=8, epochs=2, milestones=())
@@ -307,6 +310,33 @@ def test_command_writes_results_of_encoder_and_control(saved, tmp_path, capsys):
         assert (out / f"{name}.png").stat().st_size > 10_000
     shown = capsys.readouterr().out
     assert "from scratch" in shown and "test top-1" in shown
+
+
+@pytest.mark.parametrize(
+    "more, name",
+    [
+        ([], "finetune"),
+        (["--fraction=0.01"], "finetune_1pct"),
+        (["--data.name=imagenet2012_subset/1pct"], "finetune_1pct"),
+        (["--data.name=imagenet2012_subset/10pct:5.1.0"], "finetune_10pct"),
+        (["--data.name=a/b", "--fraction=0.5"], "finetune_b_50pct"),
+    ],
+)
+def test_results_of_different_labels_have_folders_of_their_own(more, name):
+    words = ["finetune", "x", "--data.source=tfds", "--data.name=cifar10", *more]
+    settings = parse_evaluation(words).settings
+    assert _name(settings, SimpleNamespace(config=None)) == name
+
+
+def test_accuracy_at_chance_is_explained(saved, tmp_path, capsys):
+    out = tmp_path / "out"
+    assert evaluate.main(words(saved, out, "--learning_rates=[1e-6]")) == 0
+    warning = json.loads((out / "results.json").read_text())["warning"]
+    one, two = warning.split("\n")
+    assert one.startswith("Pretrained: The accuracy of ")
+    assert two.startswith("From scratch: The accuracy of ")
+    assert "too short or too slow" in one and "--learning_rates=[1e-05]" in one
+    assert warning in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

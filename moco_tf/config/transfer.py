@@ -45,7 +45,8 @@ class Finetune:
         precision: float32, mixed_bfloat16, or mixed_float16 (with loss scaling).
         seed: Where all randomness starts from.
         out: Folder for the results (null: report/finetune, or such as
-            report/finetune_1pct for a fraction, beside the weights).
+            report/finetune_1pct for a fraction or a TFDS set's configuration, beside
+            the weights).
         data: data, the labelled images
         distribution: distribution, which devices share the batch
     """

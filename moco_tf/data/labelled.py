@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from moco_tf.data.crops import DRAWS, decode, random_boxes, resized_crop
 from moco_tf.data.order import VIEWS, EpochOrder, finished, stream_key
-from moco_tf.data.sources import Source, check_channels
+from moco_tf.data.sources import DataError, Source, check_channels
 
 
 def labelled_crops(
@@ -97,6 +97,31 @@ def labels_of(source: Source) -> np.ndarray:
     for ids, values in dataset.batch(4096).as_numpy_iterator():
         labels[ids] = values
     return labels
+
+
+def require_labels(source: Source, which: str) -> Source:
+    """The source with its labels at hand, for which a stream is read through once.
+
+    Args:
+        source: the images.
+        which: "training" or "test", for the error.
+
+    Raises:
+        DataError: some images have no label.
+    """
+    labels = labels_of(source)
+    check_labels(labels, which)
+    return dataclasses.replace(source, labels=labels)
+
+
+def check_labels(labels: np.ndarray, which: str) -> None:
+    """Raises DataError where some labels are -1; `which` images, for the sentence."""
+    unlabelled = int(np.sum(labels < 0))
+    if unlabelled:
+        raise DataError(
+            f"{unlabelled} of the {len(labels)} {which} images have no label; name a "
+            "split whose images are all labelled."
+        )
 
 
 def subset(source: Source, ids: np.ndarray) -> Source:

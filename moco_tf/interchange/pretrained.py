@@ -96,6 +96,20 @@ def load_pretrained(path: str | os.PathLike) -> Pretrained:
     )
 
 
+def present_digest(path: Path) -> str | None:
+    """Digest of the weights at `path`, without building the encoder; None: no export.
+
+    Args:
+        path: a run directory or a SavedModel.
+    """
+    nested = path / "saved_model"
+    try:
+        weights = _read_weights(nested if nested.is_dir() else path)
+    except (ValueError, tf.errors.OpError):
+        return None
+    return weights_digest(weights) if weights else None
+
+
 def weights_digest(weights: Sequence[np.ndarray]) -> str:
     """SHA-256 in hexadecimal over shapes, dtypes and bytes, in order."""
     digest = hashlib.sha256()

@@ -59,11 +59,11 @@ def run(settings: Detect, pretrained: Pretrained) -> dict:
             pycocotools is missing, or the batch does not fit the replicas.
         DataError: the data cannot be had or do not fit.
     """
+    folder = results_folder(pretrained.path / "report" / "detect", settings.out)
     try:
         require_pycocotools()
     except ImportError as error:
         raise ConfigError(str(error)) from error
-    folder = results_folder(pretrained, "detect", settings.out)
     replicas = tf.distribute.get_strategy().num_replicas_in_sync
     require(
         settings.batch_size % replicas == 0 and settings.batch_size >= 2 * replicas,

@@ -16,8 +16,10 @@ from moco_tf.config import ConfigError
 from moco_tf.config.limits import require
 from moco_tf.config.transfer import Finetune
 from moco_tf.data.balanced import balanced_subset, held_out
+from moco_tf.data.labelled import require_labels
 from moco_tf.data.pipeline import labelled_batches
-from moco_tf.data.sources import DataError, Source
+from moco_tf.data.sources import Source
+from moco_tf.evaluation.chance import explain_chance
 from moco_tf.evaluation.finetune import (
     build_classifier,
     classifier_accuracy,
@@ -25,7 +27,7 @@ from moco_tf.evaluation.finetune import (
 )
 from moco_tf.interchange import Pretrained
 from moco_tf.protocols.figures import curves, grouped_points
-from moco_tf.protocols.labelled_sets import open_labelled_sets
+from moco_tf.protocols.labelled_sets import open_labelled_sets, resolve_labelled
 from moco_tf.protocols.output import (
     Outcome,
     conclude,
@@ -38,7 +40,7 @@ log = logging.getLogger("moco_tf")
 
 
 def run(settings: Finetune, pretrained: Pretrained) -> dict:
-    """Trains and scores the classifiers, and writes report/finetune[_NNpct].
+    """Trains and scores the classifiers, and writes report/finetune[_SUBSET][_NNpct].
 
     Args:
         settings: the recipe, the share of the labels and the candidates.
@@ -51,9 +53,8 @@ def run(settings: Finetune, pretrained: Pretrained) -> dict:
         ConfigError: training diverged, or the batch does not fit the replicas.
         DataError: the data cannot be had or do not fit.
     """
-    share = f"_{100 * settings.fraction:g}pct" if settings.fraction < 1 else ""
-    name = f"finetune{share}"
-    folder = results_folder(pretrained, name, settings.out)
+    name = _name(settings, pretrained)
+    folder = results_folder(pretrained.path / "report" / name, settings.out)
     replicas = tf.distribute.get_strategy().num_replicas_in_sync
     require(
         settings.batch_size % replicas == 0,
@@ -61,9 +62,11 @@ def run(settings: Finetune, pretrained: Pretrained) -> dict:
         f"use a multiple of {replicas}.",
     )
     train_set, test_set = open_labelled_sets(settings.data, pretrained)
-    source = balanced_subset(train_set.source, settings.fraction, settings.seed)
+    source = require_labels(train_set.source, "training")
+    source = balanced_subset(source, settings.fraction, settings.seed)
     log.info("Fine-tuning on %s images.", f"{source.num_examples:,}")
-    trial = _Trial(settings, pretrained, source, test_set.source)
+    test = require_labels(test_set.source, "test")
+    trial = _Trial(settings, pretrained, source, test)
     arms = [trial.run("pretrained")]
     if settings.control:
         arms.append(trial.run("from scratch"))
@@ -80,8 +83,19 @@ def run(settings: Finetune, pretrained: Pretrained) -> dict:
         rows=[row for arm in arms for row in arm.rows()],
         pictures=_pictures(arms),
         table=_table(f"{name}, {source.num_examples:,} images", arms),
+        warning=_explain_chance(arms, test),
     )
     return conclude(name, outcome, folder, settings, pretrained)
+
+
+def _name(settings, pretrained):
+    """The command with the share of the labels, by TFDS's configuration and by ours."""
+    asked, _ = resolve_labelled(settings.data, pretrained)
+    config = ""
+    if asked.source == "tfds":
+        config = asked.name.partition(":")[0].partition("/")[2].replace("/", "_")
+    share = f"{100 * settings.fraction:g}pct" if settings.fraction < 1 else ""
+    return "_".join(filter(None, ("finetune", config, share)))
 
 
 @dataclass(frozen=True)
@@ -190,10 +204,28 @@ class _Trial:
             resize=self.pretrained.resize,
             channels=self.pretrained.channels,
         )
-        try:
-            return classifier_accuracy(model, batches, title)
-        except ValueError as error:  # images without labels
-            raise DataError(str(error)) from error
+        return classifier_accuracy(model, batches, title)
+
+
+def _explain_chance(arms, test):
+    """A sentence for each arm whose accuracy is no better than guessing, or None."""
+    guessing = math.log(test.num_classes)
+    sentences = []
+    for arm in arms:
+        loss, rate = arm.history["loss"][-1], arm.learning_rate
+        losses = f"training loss {loss:.3g}, guessing {guessing:.3g}"
+        cause = (
+            f"learning_rates={rate:g} is probably too high for this data ({losses}); "
+            f"try --learning_rates=[{rate / 10:g}]."
+            if loss > 1.1 * guessing  # which new weights alone exceed a little
+            else f"the training was probably too short or too slow ({losses}); try "
+            f"more --epochs, a smaller batch or --learning_rates=[{10 * rate:g}]."
+        )
+        train_top1 = arm.history["top1"][-1]
+        sentence = explain_chance(arm.top1, test.labels, cause, train_top1)
+        if sentence:
+            sentences.append(f"{arm.start.capitalize()}: {sentence}")
+    return "\n".join(sentences) or None
 
 
 def _table(title, arms):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import errno
 import json
 import os
 import pathlib
@@ -20,24 +21,25 @@ from moco_tf.config.reader import plain
 from moco_tf.interchange import Pretrained
 
 
-def results_folder(
-    pretrained: Pretrained, protocol: str, out: str | None
-) -> pathlib.Path:
-    """Where a protocol's results go, checked to be writable before work starts.
+def results_folder(default: pathlib.Path, out: str | None) -> pathlib.Path:
+    """Where a command's results go, checked to be writable before work starts.
 
     Args:
-        pretrained: the encoder; by default results lie beside its weights.
-        protocol: name of the folder there.
+        default: the folder where the user names none.
         out: the user's own folder, or None.
 
     Raises:
-        ConfigError: the folder cannot be made.
+        ConfigError: the folder cannot be made or written to.
     """
-    folder = pathlib.Path(out) if out else pretrained.path / "report" / protocol
+    folder = pathlib.Path(out) if out else default
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".results-", dir=folder.parent):
-            pass
+        if os.path.lexists(folder) and not folder.is_dir():
+            raise FileExistsError(errno.EEXIST, "a file of that name exists")
+        # Files are made beside the folder and moved into it.
+        for place in {folder.parent, folder if folder.is_dir() else folder.parent}:
+            with tempfile.TemporaryDirectory(prefix=".results-", dir=place):
+                pass
     except OSError as error:
         raise ConfigError(
             f"{folder} cannot be written ({(error.strerror or 'no access').lower()}); "
