@@ -76,6 +76,29 @@ def test_official_moco_gives_its_query_backbone(golden, tmp_path, version, zippe
     assert {"queue", "queue_ptr"} <= set(checkpoint.left_out)
 
 
+def test_names_beside_the_encoder_that_are_unknown_are_all_listed(tmp_path):
+    state = with_prefix("encoder_q.", to_torch_state_dict(tiny()))
+    state |= {"encoder_k.conv1.weight": np.ones(3), "queue": np.ones((4, 8))}
+    state |= {f"mystery.{n}.weight": np.ones(3, np.float32) for n in range(12)}
+    path = tmp_path / "moco.safetensors"
+    safetensors.numpy.save_file(state, path)
+    with pytest.raises(
+        InterchangeError, match="12 names are no part of a MoCo v1 or"
+    ) as c:
+        load_checkpoint(path)
+    assert all(f"mystery.{number}.weight" in str(c.value) for number in range(12))
+    assert "encoder_k" not in str(c.value) and "queue" not in str(c.value)
+
+
+def test_every_unmatched_name_is_listed(tmp_path):
+    state = to_torch_state_dict(tiny())
+    state |= {f"layer2.0.extra{n}.weight": np.ones(3, np.float32) for n in range(12)}
+    safetensors.numpy.save_file(state, tmp_path / "weights.safetensors")
+    with pytest.raises(InterchangeError, match="12 unexpected: ") as caught:
+        load_checkpoint(tmp_path / "weights.safetensors")
+    assert all(f"extra{number}.weight" in str(caught.value) for number in range(12))
+
+
 def moco_v3_state(encoder, head):
     state = to_torch_state_dict(encoder)
     ones = {f"{head}.0.weight": np.ones((4, 4)), f"{head}.1.running_var": np.ones(4)}

@@ -25,6 +25,10 @@ _KINDS = {  # prefix of the encoder to keep -> where such names come from
     "": "torchvision or timm",
 }
 _HEAD = re.compile(r"(fc|head)\..*")
+# What else lies beside an encoder of which a prefix tells.
+_LEFTOVER = re.compile(
+    r"(encoder_k|momentum_encoder|predictor|fc|head|optimizer)\..*|queue|queue_ptr"
+)
 _DEPTHS = {
     ("basic", (2, 2, 2, 2)): 18,
     ("basic", (3, 4, 6, 3)): 34,
@@ -73,12 +77,12 @@ def load_checkpoint(path: str | os.PathLike, heads: int | None = None) -> Checkp
     if not path.is_file():
         raise InterchangeError(f"{path} is not a file; give a checkpoint.")
     tensors, epochs = _read(path)
-    if tf1_port.is_tf1_port(tensors):
-        kind = "TensorFlow 1 port"
-        state, left_out = tf1_port.to_torchvision_names(tensors)
-    else:
-        kind, state, left_out = _query_backbone(tensors)
     try:
+        if tf1_port.is_tf1_port(tensors):
+            kind = "TensorFlow 1 port"
+            state, left_out = tf1_port.to_torchvision_names(tensors)
+        else:
+            kind, state, left_out = _query_backbone(tensors)
         if "patch_embed.proj.weight" in state:
             encoder = _build_vit(state, heads or _heads(state, kind))
         else:
@@ -158,6 +162,16 @@ def _query_backbone(tensors):
         for name in bare
         if not name.startswith(prefix) or name[len(prefix) :] not in state
     )
+    unknown = [
+        name
+        for name in left_out
+        if not name.startswith(prefix) and not _LEFTOVER.fullmatch(name)
+    ]
+    if unknown:
+        raise InterchangeError(
+            f"{len(unknown)} names are no part of a {_KINDS[prefix]} checkpoint: "
+            f"{', '.join(unknown)}; remove them, or give the encoder alone."
+        )
     return _KINDS[prefix], state, left_out
 
 
