@@ -336,6 +336,21 @@ def test_missing_package_is_named(tmp_path, monkeypatch, module, to, name, messa
     assert not list(tmp_path.iterdir())
 
 
+def test_file_is_not_written_without_its_note(tmp_path):
+    path = tmp_path / "a.safetensors"
+    (tmp_path / "a.safetensors.json").mkdir()
+    with pytest.raises(InterchangeError, match="a.safetensors.json is a folder"):
+        export(pretrained_of(tiny()), path, "timm")
+    assert [entry.name for entry in tmp_path.iterdir()] == ["a.safetensors.json"]
+    (tmp_path / "a.safetensors.json").rmdir()
+    circular = {}
+    circular["itself"] = circular
+    pretrained = dataclasses.replace(pretrained_of(tiny()), provenance=circular)
+    with pytest.raises(ValueError, match="Circular"):
+        export(pretrained, path, "timm")
+    assert not list(tmp_path.iterdir())
+
+
 def test_earlier_file_is_replaced_only_by_a_sound_one(tmp_path):
     path = tmp_path / "a.safetensors"
     first = pretrained_of(tiny())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import os
@@ -51,7 +52,12 @@ def export(pretrained: Pretrained, path: str | os.PathLike, to: str) -> float:
         raise InterchangeError(
             f"{path} should end in {' or '.join(kind.suffixes)} for {to}; rename it."
         )
-    with replacing(path, not kind.suffixes) as new, warnings.catch_warnings():
+    with contextlib.ExitStack() as stack:
+        new = stack.enter_context(replacing(path, folder=not kind.suffixes))
+        # Put in place before the file, which is never without it.
+        if kind.suffixes:
+            note = stack.enter_context(replacing(f"{path}.json", folder=False))
+        stack.enter_context(warnings.catch_warnings())
         # KerasCV reads every attribute of a backbone while Keras saves or loads it.
         warnings.filterwarnings("ignore", r".*updates` will be removed", UserWarning)
         _WRITE[to](pretrained, new)
@@ -62,11 +68,9 @@ def export(pretrained: Pretrained, path: str | os.PathLike, to: str) -> float:
                 f"of the features' norm (limit {kind.tolerance:g}), so it was not "
                 "kept; check that the encoder's own features are finite."
             )
-        is_file = new.is_file()
-    if is_file:
-        with replacing(f"{path}.json", folder=False) as new:
+        if kind.suffixes:
             document = _document(pretrained, to, deviation)
-            new.write_text(json.dumps(document, indent=2, default=str) + "\n")
+            note.write_text(json.dumps(document, indent=2, default=str) + "\n")
     return deviation
 
 
