@@ -4,24 +4,15 @@ import json
 import re
 
 import pytest
-from voc_folder import annotation, make_voc
+from voc_folder import annotation, make_voc, save_encoder
 
 import evaluate
-import moco_tf
 
 
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory):
     path = tmp_path_factory.mktemp("encoder") / "saved"
-    moco_tf.interchange.export_saved_model(
-        moco_tf.encoders.ResNet((1, 1, 1, 1), "basic", width=8),
-        path,
-        image_size=64,
-        resize=64,
-        mean=(0.4, 0.4, 0.4),
-        std=(0.25, 0.25, 0.25),
-        provenance={"recipe": "test"},
-    )
+    save_encoder(path)
     return path
 
 

@@ -28,7 +28,8 @@ def write_onnx(pretrained: Pretrained, path: Path) -> None:
     except ImportError as error:
         raise InterchangeError(
             "ONNX files are written by tf2onnx, which is not installed; in moco_tf's "
-            "checkout, `pip install -c constraints.txt -e .[onnx]`."
+            "checkout, under Python 3.10 or newer, `pip install -c constraints.txt -e "
+            "'.[onnx]'`."
         ) from error
     size, channels = pretrained.image_size, pretrained.channels
     module = PixelEncoder(pretrained.encoder, pretrained.mean, pretrained.std)
