@@ -27,6 +27,7 @@ from moco_tf.evaluation.finetune import (
     classifier_accuracy,
     fit_classifier,
 )
+from moco_tf.interchange import load_pretrained
 from moco_tf.protocols.finetune import _name
 
 COLOURS = np.array([[220, 40, 40], [40, 220, 40], [40, 40, 220]])
@@ -326,6 +327,41 @@ def test_results_of_different_labels_have_folders_of_their_own(more, name):
     words = ["finetune", "x", "--data.source=tfds", "--data.name=cifar10", *more]
     settings = parse_evaluation(words).settings
     assert _name(settings, SimpleNamespace(config=None)) == name
+
+
+@pytest.mark.parametrize("replicas", [1, 2])
+def test_trained_encoders_are_saved_and_judged_like_any_other(
+    tmp_path, capsys, replicas
+):
+    moco_tf.interchange.export_saved_model(
+        resnet(),
+        tmp_path / "saved",
+        image_size=32,
+        resize=32,
+        mean=(0.5, 0.5, 0.5),
+        std=(0.25, 0.25, 0.25),
+        provenance={"recipe": "test"},
+    )
+    save, out = tmp_path / "kept", tmp_path / "out"
+    more = (f"--save={save}", f"--distribution.replicas={replicas}")
+    assert evaluate.main(words(tmp_path / "saved", out, *more)) == 0
+    one, two = (load_pretrained(save / kind) for kind in ("finetuned", "control"))
+    digests = {load_pretrained(tmp_path / "saved").digest, one.digest, two.digest}
+    assert len(digests) == 3
+    assert (one.image_size, one.mean) == (32, (0.5, 0.5, 0.5))
+    assert one.provenance["pretrained"] == {"recipe": "test"}
+    assert (two.provenance["start"], two.provenance["images"]) == ("from scratch", 120)
+    glyphs = ("--data.source=glyphs", "--data.max_train=60", "--data.max_test=50")
+    assert evaluate.main(["knn", str(save / "control"), "--k=[5]", *glyphs]) == 0
+    capsys.readouterr()
+    assert evaluate.main(words(save / "control", out, *more)) == 2
+    assert "kept/control, the encoder itself" in capsys.readouterr().err
+    (save / "finetuned" / "saved_model.pb").unlink()
+    assert evaluate.main(words(tmp_path / "saved", out, *more)) == 2
+    assert "finetuned is a folder of other things" in capsys.readouterr().err
+    more = f"--save={out / 'results.csv'}"
+    assert evaluate.main(words(tmp_path / "saved", out, more)) == 2
+    assert "choose another folder with --save" in capsys.readouterr().err
 
 
 def test_accuracy_at_chance_is_explained(saved, tmp_path, capsys):

@@ -92,7 +92,9 @@ def test_figures_measured_in_unlike_ways_are_flagged(tmp_path, capsys):
     one = make_run(tmp_path, "one", 0)
     two = make_run(tmp_path, "two", 1)
     write_results(one, "knn", {"k": [200], "out": None, "seed": 0}, top1=0.5)
-    write_results(two, "knn", {"k": [200], "out": "x", "seed": 1}, top1=0.6)
+    write_results(
+        two, "knn", {"k": [200], "out": "x", "save": "y", "seed": 1}, top1=0.6
+    )
     assert compare(one, two)["warnings"] == []
     three = make_run(tmp_path, "three", 2)
     write_results(three, "knn", {"k": [20], "out": None, "seed": 0}, top1=0.7)

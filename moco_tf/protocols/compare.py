@@ -22,7 +22,7 @@ from moco_tf.protocols.output import (
 )
 
 _NOT_A_SETTING = ("name", "runs_dir", "seed")
-_NO_CONDITION = ("out", "seed", "distribution", "features")
+_NO_CONDITION = ("out", "save", "seed", "distribution", "features")
 _DIGESTS = ("weights", "architecture")
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import itertools
 import logging
 import math
+import pathlib
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import tensorflow as tf
@@ -23,9 +25,11 @@ from moco_tf.evaluation.chance import explain_chance
 from moco_tf.evaluation.finetune import (
     build_classifier,
     classifier_accuracy,
+    encoder_of,
     fit_classifier,
 )
-from moco_tf.interchange import Pretrained
+from moco_tf.interchange import Pretrained, export_saved_model
+from moco_tf.interchange.staging import check_replaceable
 from moco_tf.protocols.figures import curves, grouped_points
 from moco_tf.protocols.labelled_sets import open_labelled_sets, resolve_labelled
 from moco_tf.protocols.output import (
@@ -37,6 +41,8 @@ from moco_tf.protocols.output import (
 )
 
 log = logging.getLogger("moco_tf")
+
+_KINDS = {"pretrained": "finetuned", "from scratch": "control"}  # start -> folder
 
 
 def run(settings: Finetune, pretrained: Pretrained) -> dict:
@@ -52,9 +58,19 @@ def run(settings: Finetune, pretrained: Pretrained) -> dict:
     Raises:
         ConfigError: training diverged, or the batch does not fit the replicas.
         DataError: the data cannot be had or do not fit.
+        InterchangeError: something else lies where an encoder is to be saved.
     """
     name = _name(settings, pretrained)
     folder = results_folder(pretrained.path / "report" / name, settings.out)
+    if settings.save:
+        for kind in _KINDS.values():
+            path = results_folder(pathlib.Path(settings.save) / kind, None, "save")
+            check_replaceable(path, folder=True)
+            require(
+                path.resolve() != pretrained.path.resolve(),
+                f"save={settings.save} would replace {pretrained.path}, the encoder "
+                "itself; name another folder.",
+            )
     replicas = tf.distribute.get_strategy().num_replicas_in_sync
     require(
         settings.batch_size % replicas == 0,
@@ -70,6 +86,10 @@ def run(settings: Finetune, pretrained: Pretrained) -> dict:
     arms = [trial.run("pretrained")]
     if settings.control:
         arms.append(trial.run("from scratch"))
+    if settings.save:
+        data = train_set.facts.get("name", train_set.facts["source"])
+        facts = {"recipe": name, "data": data, "images": source.num_examples}
+        _save(trial.encoders, settings, pretrained, facts)
     figures = {"top1": arms[0].top1, "top5": arms[0].top5}
     if settings.control:
         figures["from scratch top1"] = arms[1].top1
@@ -131,6 +151,7 @@ class _Trial:
     def __init__(self, settings, pretrained, source: Source, test: Source):
         self.settings, self.pretrained = settings, pretrained
         self.source, self.test = source, test
+        self.encoders = {}  # start -> what came of it, where they are to be saved
         self.normalise = Normalize(pretrained.mean, pretrained.std)
         self.grid = list(
             itertools.product(settings.learning_rates, settings.head_multipliers)
@@ -153,6 +174,8 @@ class _Trial:
                 f"--learning_rates=[{rate / 10:g}]."
             )
         score = self._score(model, self.test, "test")
+        if self.settings.save:
+            self.encoders[start] = encoder_of(model)
         return _Arm(start, rate, multiplier, **score, history=history,
                     candidates=candidates)  # fmt: skip
 
@@ -205,6 +228,27 @@ class _Trial:
             channels=self.pretrained.channels,
         )
         return classifier_accuracy(model, batches, title)
+
+
+def _save(encoders, settings, pretrained, facts):
+    """Writes the encoders without their heads, for the other protocols."""
+    facts = {**facts, "epochs": settings.epochs}
+    for start, encoder in encoders.items():
+        before = {"pretrained": pretrained.provenance} if start == "pretrained" else {}
+        # A strategy's scope is its thread's, and a SavedModel is traced outside of it.
+        with ThreadPoolExecutor(1) as outside:
+            path = outside.submit(
+                export_saved_model,
+                encoder,
+                pathlib.Path(settings.save) / _KINDS[start],
+                image_size=pretrained.image_size,
+                resize=pretrained.resize,
+                mean=pretrained.mean,
+                std=pretrained.std,
+                channels=pretrained.channels,
+                provenance={**facts, "start": start, **before},
+            ).result()
+        log.info("The encoder %s is in %s.", start, path)
 
 
 def _explain_chance(arms, test):

@@ -21,12 +21,15 @@ from moco_tf.config.reader import plain
 from moco_tf.interchange import Pretrained
 
 
-def results_folder(default: pathlib.Path, out: str | None) -> pathlib.Path:
+def results_folder(
+    default: pathlib.Path, out: str | None, key: str = "out"
+) -> pathlib.Path:
     """Where a command's results go, checked to be writable before work starts.
 
     Args:
         default: the folder where the user names none.
         out: the user's own folder, or None.
+        key: of the setting to change, for the sentence.
 
     Raises:
         ConfigError: the folder cannot be made or written to.
@@ -43,7 +46,7 @@ def results_folder(default: pathlib.Path, out: str | None) -> pathlib.Path:
     except OSError as error:
         raise ConfigError(
             f"{folder} cannot be written ({(error.strerror or 'no access').lower()}); "
-            "choose another folder with --out=PATH."
+            f"choose another folder with --{key}=PATH."
         ) from None
     return folder
 
