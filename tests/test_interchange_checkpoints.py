@@ -126,6 +126,30 @@ def test_vit_of_moco_v3_has_twelve_heads_at_small_width(tmp_path):
     assert checkpoint.encoder.heads == 12
 
 
+def test_vit_of_moco_v3_without_prefix_is_known_by_its_positions(tmp_path):
+    state = to_torch_state_dict(vit(width=384, depth=1, heads=12))
+    state["pos_embed"] = to_torch_state_dict(ViT(16, 8, 384, 1, 12))["pos_embed"]
+    path = tmp_path / "lincls.safetensors"
+    for change, heads in ((0, 12), (1e-2, 6)):
+        state["pos_embed"] = state["pos_embed"] + np.float32(change)
+        safetensors.numpy.save_file(state, path)
+        assert load_checkpoint(path).encoder.heads == heads
+
+
+def test_number_in_a_name_asks_for_no_network_of_its_size(tmp_path):
+    states = {
+        "vit": to_torch_state_dict(vit(width=12, depth=1, heads=3)),
+        "resnet": to_torch_state_dict(tiny()),
+    }
+    for (kind, state), name in zip(
+        states.items(), ("blocks.9999999.norm1.weight", "layer1.9999999.bn1.weight")
+    ):
+        path = tmp_path / f"{kind}.safetensors"
+        safetensors.numpy.save_file({**state, name: np.ones(3, np.float32)}, path)
+        with pytest.raises(InterchangeError, match=f"1 unexpected: {name}"):
+            load_checkpoint(path, heads=3)
+
+
 def test_vit_in_timms_names_is_built_from_its_shapes(tmp_path):
     expected = vit(width=12, depth=2, heads=3, channels=2)
     path = tmp_path / "vit.safetensors"

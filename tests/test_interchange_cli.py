@@ -92,10 +92,12 @@ def test_vit_keeps_its_heads_and_its_image_size(tmp_path, capsys):
     safetensors.numpy.save_file(to_torch_state_dict(encoder), checkpoint)
     assert command("import", checkpoint, tmp_path / "a", "--heads=3") == 0
     assert load_pretrained(tmp_path / "a").image_size == 16
+    assert "a guess: many of timm's ViTs take" in capsys.readouterr().out
     out = tmp_path / "again.safetensors"
     assert command("export", tmp_path / "a", "--to", "timm", out) == 0
     assert command("import", out, tmp_path / "b") == 0
     assert load_pretrained(tmp_path / "b").encoder.heads == 3
+    assert "a guess" not in capsys.readouterr().out
     capsys.readouterr()
     assert command("import", out, tmp_path / "c", "--image_size=32") == 2
     assert "takes images of 16 pixels only" in complaint(capsys)

@@ -64,7 +64,8 @@ def _import(options: argparse.Namespace) -> None:
     heads = document.pop("encoder", {}).get("heads")
     checkpoint = load_checkpoint(options.checkpoint, options.heads or heads)
     encoder = checkpoint.encoder
-    preprocessing = _preprocessing(options, encoder, document.pop("preprocessing", {}))
+    noted = document.pop("preprocessing", {})
+    preprocessing = _preprocessing(options, encoder, noted)
     known = {"recipe": f"imported: {checkpoint.kind}", "epochs": checkpoint.epochs}
     export_saved_model(
         encoder,
@@ -86,7 +87,11 @@ def _import(options: argparse.Namespace) -> None:
             f"tensors ({some}, ...)."
         )
     facts = ", ".join(f"{key} {value}" for key, value in preprocessing.items())
-    print(f"Preprocessing: {facts}.")
+    is_guess = not (options.mean or options.std or noted)
+    hint = ""
+    if is_guess and checkpoint.is_timm_vit:
+        hint = " (a guess: many of timm's ViTs take --mean=.5,.5,.5 --std=.5,.5,.5)"
+    print(f"Preprocessing: {facts}{hint}.")
     print(f"Wrote {options.out}.")
 
 
@@ -146,8 +151,8 @@ def _sidecar(checkpoint: Path) -> dict:
         raise InterchangeError(
             f"{path} is not what export writes beside a file; move it away or mend it."
         ) from error
-    kept = ("recipe", "data", "epochs", "git_revision", "encoder", "preprocessing")
-    return {key: document[key] for key in kept if key in document}
+    kept = ["recipe", "data", "images", "epochs", "git_revision", "encoder"]
+    return {key: document[key] for key in [*kept, "preprocessing"] if key in document}
 
 
 def _sha256(path: Path) -> str:
