@@ -7,6 +7,7 @@ import pytest
 from voc_folder import annotation, make_voc, save_encoder
 
 import evaluate
+import moco_tf
 
 
 @pytest.fixture(scope="module")
@@ -46,6 +47,18 @@ def test_command_writes_results_of_encoder_and_control(saved, voc, tmp_path, cap
     for name in ("curves", "classes"):
         assert (out / f"{name}.png").stat().st_size > 10_000
     assert "AP50" in capsys.readouterr().out
+
+
+def test_size_whose_objects_can_match_no_anchor_is_told(tmp_path, capsys):
+    pytest.importorskip("pycocotools")
+    encoder = moco_tf.encoders.ResNet((1, 1, 1, 1), "basic", width=2, stem="cifar")
+    save_encoder(tmp_path / "saved", encoder)
+    for size, told in ((256, False), (288, True)):
+        more = (f"--image_size={size}", "--data.data_dir=nowhere")
+        command = words(tmp_path / "saved", "nowhere", tmp_path / "out", *more)
+        assert evaluate.main(command) == 2
+        shown = capsys.readouterr().out
+        assert ("objects of more than 287 pixels" in shown) == told
 
 
 @pytest.mark.parametrize(

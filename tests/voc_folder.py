@@ -66,12 +66,12 @@ def make_voc(root, train, test, seed=0):
     return truth
 
 
-def save_encoder(path):
-    """A small ResNet with random weights, as a SavedModel."""
+def save_encoder(path, encoder=None):
+    """A small ResNet with random weights, or another, as a SavedModel."""
     import moco_tf
 
     moco_tf.interchange.export_saved_model(
-        moco_tf.encoders.ResNet((1, 1, 1, 1), "basic", width=8),
+        encoder or moco_tf.encoders.ResNet((1, 1, 1, 1), "basic", width=8),
         path,
         image_size=64,
         resize=64,

@@ -23,6 +23,7 @@ from moco_tf.evaluation.detection import (
     Detector,
     build_detector,
     compile_detector,
+    largest_object,
     true_boxes,
 )
 from moco_tf.interchange import Pretrained
@@ -70,6 +71,18 @@ def run(settings: Detect, pretrained: Pretrained) -> dict:
         f"batch_size={settings.batch_size} does not give {replicas} replicas equally "
         f"many images, at least 2; use a multiple of {replicas}.",
     )
+    try:
+        largest = largest_object(pretrained.encoder)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+    if settings.image_size > largest:
+        log.warning(
+            "At image_size=%d objects of more than %d pixels match no anchor of this "
+            "encoder and are not learnt; use image_size=%d.",
+            settings.image_size,
+            largest,
+            largest // 32 * 32,
+        )
     train, test = _open(settings.data)
     truth = true_boxes(test)
     if all(boxes.difficult.all() for boxes in truth):
