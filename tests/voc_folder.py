@@ -82,6 +82,9 @@ def save_encoder(path, encoder=None):
 
 
 if __name__ == "__main__":
+    from tensorflow import keras
+
     shapes, saved = map(pathlib.Path, sys.argv[1:])
     make_voc(shapes, 48, 24)
+    keras.utils.set_random_seed(0)
     save_encoder(saved)

@@ -17,12 +17,12 @@ _SIDES = ("xmin", "ymin", "xmax", "ymax")
 def open_voc_folder(data_dir: str | None, split: str | None = None) -> Source:
     """Opens JPEGImages/ID.jpg and Annotations/ID.xml for the IDs of a split.
 
+    Every image is decoded once on opening, in parallel, to know that it can be.
+
     Args:
         data_dir: the folder, such as VOCdevkit/VOC2007.
         split: name of a list in ImageSets/Main; None is trainval, or train where that
             is absent.
-
-    Every image is decoded once on opening, in parallel, to know that it can be.
 
     Returns:
         The source, which reads any example at once. Its classes are the names in all
