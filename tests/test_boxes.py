@@ -118,6 +118,11 @@ def _remove_image(root):
     (root / "JPEGImages" / "train001.jpg").unlink()
 
 
+def _cut_image(root):
+    file = root / "JPEGImages" / "train001.jpg"
+    file.write_bytes(file.read_bytes()[:600])
+
+
 def _remove_annotation(root):
     (root / "Annotations" / "train001.xml").unlink()
 
@@ -143,6 +148,7 @@ def _remove_lists(root):
     "change, message",
     [
         (_remove_image, "train001.xml has no image .*train001.jpg"),
+        (_cut_image, "1 of 3 images in .*JPEGImages cannot be read: train001.jpg; "),
         (_remove_annotation, "'train001' is listed .*train001.xml is missing"),
         (_write("<annotation><object>"), "train001.xml is not a VOC annotation"),
         (_write("<a><object><name>x</name></object></a>"), "a name and a bndbox"),

@@ -16,6 +16,7 @@ from moco_tf.evaluation.detection import (
     Detector,
     build_detector,
     compile_detector,
+    largest_object,
     true_boxes,
 )
 
@@ -53,6 +54,19 @@ def test_anchors_follow_the_strides_of_the_backbone(stem, strides):
     assert predictions["classification"].shape == (1, 9 * sum(cells), 3)
     generators = model.anchor_generator.anchor_generators.values()
     assert [one.sizes for one in generators] == [4 * stride for stride in strides]
+
+
+@pytest.mark.parametrize("stem, fits", [("imagenet", 1149), ("cifar", 287)])
+def test_largest_object_overlaps_an_anchor_by_half_and_a_larger_one_does_not(
+    stem, fits
+):
+    encoder = resnet(stem=stem, width=4)
+    assert largest_object(encoder) == fits
+    model = build_detector(encoder, 3)
+    for generator in model.anchor_generator.anchor_generators.values():
+        for scale in generator.scales:
+            greatest = (generator.sizes * scale) ** 2
+    assert greatest / fits**2 >= 0.5 > greatest / (fits + 1) ** 2
 
 
 def test_detector_copies_the_encoder_or_starts_anew():

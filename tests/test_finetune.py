@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from tensorflow import keras
 import evaluate
 import moco_tf
 from moco_tf.augment import Normalize
+from moco_tf.config.commands import parse_evaluation
 from moco_tf.config.transfer import Finetune
 from moco_tf.data import DataError, from_arrays
 from moco_tf.data.balanced import balanced_subset, held_out
@@ -25,6 +27,8 @@ from moco_tf.evaluation.finetune import (
     classifier_accuracy,
     fit_classifier,
 )
+from moco_tf.interchange import load_pretrained
+from moco_tf.protocols.finetune import _name
 
 COLOURS = np.array([[220, 40, 40], [40, 220, 40], [40, 40, 220]])
 RECIPE = Finetune(batch_size=8, epochs=2, milestones=())
@@ -307,6 +311,68 @@ def test_command_writes_results_of_encoder_and_control(saved, tmp_path, capsys):
         assert (out / f"{name}.png").stat().st_size > 10_000
     shown = capsys.readouterr().out
     assert "from scratch" in shown and "test top-1" in shown
+
+
+@pytest.mark.parametrize(
+    "more, name",
+    [
+        ([], "finetune"),
+        (["--fraction=0.01"], "finetune_1pct"),
+        (["--data.name=imagenet2012_subset/1pct"], "finetune_1pct"),
+        (["--data.name=imagenet2012_subset/10pct:5.1.0"], "finetune_10pct"),
+        (["--data.name=a/b", "--fraction=0.5"], "finetune_b_50pct"),
+    ],
+)
+def test_results_of_different_labels_have_folders_of_their_own(more, name):
+    words = ["finetune", "x", "--data.source=tfds", "--data.name=cifar10", *more]
+    settings = parse_evaluation(words).settings
+    assert _name(settings, SimpleNamespace(config=None)) == name
+
+
+@pytest.mark.parametrize("replicas", [1, 2])
+def test_trained_encoders_are_saved_and_judged_like_any_other(
+    tmp_path, capsys, replicas
+):
+    moco_tf.interchange.export_saved_model(
+        resnet(),
+        tmp_path / "saved",
+        image_size=32,
+        resize=32,
+        mean=(0.5, 0.5, 0.5),
+        std=(0.25, 0.25, 0.25),
+        provenance={"recipe": "test"},
+    )
+    save, out = tmp_path / "kept", tmp_path / "out"
+    more = (f"--save={save}", f"--distribution.replicas={replicas}")
+    assert evaluate.main(words(tmp_path / "saved", out, *more)) == 0
+    one, two = (load_pretrained(save / kind) for kind in ("finetuned", "control"))
+    digests = {load_pretrained(tmp_path / "saved").digest, one.digest, two.digest}
+    assert len(digests) == 3
+    assert (one.image_size, one.mean) == (32, (0.5, 0.5, 0.5))
+    assert one.provenance["pretrained"] == {"recipe": "test"}
+    assert (two.provenance["start"], two.provenance["images"]) == ("from scratch", 120)
+    glyphs = ("--data.source=glyphs", "--data.max_train=60", "--data.max_test=50")
+    assert evaluate.main(["knn", str(save / "control"), "--k=[5]", *glyphs]) == 0
+    capsys.readouterr()
+    assert evaluate.main(words(save / "control", out, *more)) == 2
+    assert "kept/control, the encoder itself" in capsys.readouterr().err
+    (save / "finetuned" / "saved_model.pb").unlink()
+    assert evaluate.main(words(tmp_path / "saved", out, *more)) == 2
+    assert "finetuned is a folder of other things" in capsys.readouterr().err
+    more = f"--save={out / 'results.csv'}"
+    assert evaluate.main(words(tmp_path / "saved", out, more)) == 2
+    assert "choose another folder with --save" in capsys.readouterr().err
+
+
+def test_accuracy_at_chance_is_explained(saved, tmp_path, capsys):
+    out = tmp_path / "out"
+    assert evaluate.main(words(saved, out, "--learning_rates=[1e-6]")) == 0
+    warning = json.loads((out / "results.json").read_text())["warning"]
+    one, two = warning.split("\n")
+    assert one.startswith("Pretrained: The accuracy of ")
+    assert two.startswith("From scratch: The accuracy of ")
+    assert "too short or too slow" in one and "--learning_rates=[1e-05]" in one
+    assert warning in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -76,6 +76,29 @@ def test_official_moco_gives_its_query_backbone(golden, tmp_path, version, zippe
     assert {"queue", "queue_ptr"} <= set(checkpoint.left_out)
 
 
+def test_names_beside_the_encoder_that_are_unknown_are_all_listed(tmp_path):
+    state = with_prefix("encoder_q.", to_torch_state_dict(tiny()))
+    state |= {"encoder_k.conv1.weight": np.ones(3), "queue": np.ones((4, 8))}
+    state |= {f"mystery.{n}.weight": np.ones(3, np.float32) for n in range(12)}
+    path = tmp_path / "moco.safetensors"
+    safetensors.numpy.save_file(state, path)
+    with pytest.raises(
+        InterchangeError, match="12 names are no part of a MoCo v1 or"
+    ) as c:
+        load_checkpoint(path)
+    assert all(f"mystery.{number}.weight" in str(c.value) for number in range(12))
+    assert "encoder_k" not in str(c.value) and "queue" not in str(c.value)
+
+
+def test_every_unmatched_name_is_listed(tmp_path):
+    state = to_torch_state_dict(tiny())
+    state |= {f"layer2.0.extra{n}.weight": np.ones(3, np.float32) for n in range(12)}
+    safetensors.numpy.save_file(state, tmp_path / "weights.safetensors")
+    with pytest.raises(InterchangeError, match="12 unexpected: ") as caught:
+        load_checkpoint(tmp_path / "weights.safetensors")
+    assert all(f"extra{number}.weight" in str(caught.value) for number in range(12))
+
+
 def moco_v3_state(encoder, head):
     state = to_torch_state_dict(encoder)
     ones = {f"{head}.0.weight": np.ones((4, 4)), f"{head}.1.running_var": np.ones(4)}
@@ -101,6 +124,30 @@ def test_vit_of_moco_v3_has_twelve_heads_at_small_width(tmp_path):
     checkpoint = load_checkpoint(write_torch(saved, tmp_path / "vit.pth.tar"))
     assert_loaded(checkpoint.encoder, expected)
     assert checkpoint.encoder.heads == 12
+
+
+def test_vit_of_moco_v3_without_prefix_is_known_by_its_positions(tmp_path):
+    state = to_torch_state_dict(vit(width=384, depth=1, heads=12))
+    state["pos_embed"] = to_torch_state_dict(ViT(16, 8, 384, 1, 12))["pos_embed"]
+    path = tmp_path / "lincls.safetensors"
+    for change, heads in ((0, 12), (1e-2, 6)):
+        state["pos_embed"] = state["pos_embed"] + np.float32(change)
+        safetensors.numpy.save_file(state, path)
+        assert load_checkpoint(path).encoder.heads == heads
+
+
+def test_number_in_a_name_asks_for_no_network_of_its_size(tmp_path):
+    states = {
+        "vit": to_torch_state_dict(vit(width=12, depth=1, heads=3)),
+        "resnet": to_torch_state_dict(tiny()),
+    }
+    for (kind, state), name in zip(
+        states.items(), ("blocks.9999999.norm1.weight", "layer1.9999999.bn1.weight")
+    ):
+        path = tmp_path / f"{kind}.safetensors"
+        safetensors.numpy.save_file({**state, name: np.ones(3, np.float32)}, path)
+        with pytest.raises(InterchangeError, match=f"1 unexpected: {name}"):
+            load_checkpoint(path, heads=3)
 
 
 def test_vit_in_timms_names_is_built_from_its_shapes(tmp_path):

@@ -92,10 +92,12 @@ def test_vit_keeps_its_heads_and_its_image_size(tmp_path, capsys):
     safetensors.numpy.save_file(to_torch_state_dict(encoder), checkpoint)
     assert command("import", checkpoint, tmp_path / "a", "--heads=3") == 0
     assert load_pretrained(tmp_path / "a").image_size == 16
+    assert "a guess: many of timm's ViTs take" in capsys.readouterr().out
     out = tmp_path / "again.safetensors"
     assert command("export", tmp_path / "a", "--to", "timm", out) == 0
     assert command("import", out, tmp_path / "b") == 0
     assert load_pretrained(tmp_path / "b").encoder.heads == 3
+    assert "a guess" not in capsys.readouterr().out
     capsys.readouterr()
     assert command("import", out, tmp_path / "c", "--image_size=32") == 2
     assert "takes images of 16 pixels only" in complaint(capsys)
@@ -147,6 +149,28 @@ def test_mistakes_are_one_sentence_and_leave_nothing(saved, tmp_path, capsys):
         assert message in complaint(capsys), words
     names = {entry.name for entry in tmp_path.iterdir()}
     assert names == {"evil.pth", "short.npz"}
+
+
+def test_what_lies_at_out_is_never_destroyed(saved, tmp_path, capsys):
+    checkpoint, photo = tmp_path / "w.safetensors", tmp_path / "photo.jpg"
+    safetensors.numpy.save_file(to_torch_state_dict(tiny()), checkpoint)
+    photo.write_bytes(b"photo")
+    folder = tmp_path / "folder.keras"
+    folder.mkdir()
+    before = checkpoint.read_bytes()
+    for words, message in (
+        (("import", checkpoint, checkpoint), "is the checkpoint itself"),
+        (("import", checkpoint, photo), "photo.jpg is a file, and a folder is to be"),
+        (("import", checkpoint, tmp_path), "is a folder of other things"),
+        (("export", saved, "--to=savedmodel", photo), "photo.jpg is a file, and a"),
+        (("export", saved, "--to=keras", folder), "folder.keras is a folder; name a"),
+    ):
+        assert command(*words) == 2, words
+        assert message in complaint(capsys), words
+    assert (checkpoint.read_bytes(), photo.read_bytes()) == (before, b"photo")
+    names = {entry.name for entry in tmp_path.iterdir()}
+    assert names == {"w.safetensors", "photo.jpg", "folder.keras"}
+    assert command("import", checkpoint, tmp_path / "folder.keras") == 0  # was empty
 
 
 def test_spoilt_note_beside_a_checkpoint_is_named(tmp_path, capsys):

@@ -93,7 +93,16 @@ def test_every_format_is_written_verified_and_noted(tmp_path, to, name):
     assert document["preprocessing"]["mean"] == list(MEAN)
     assert document["encoder"]["class"] == "ResNet"
     assert document["encoder"]["width"] == 4
-    assert document["verified"]["deviation_of_features"] == deviation
+    assert document.pop("verified")["deviation_of_features"] == deviation
+    inside = None
+    if name.endswith(".safetensors"):
+        with safetensors.safe_open(path, "numpy") as file:
+            assert file.metadata()["format"] == "pt"  # else timm refuses it
+            inside = file.metadata()["moco_tf"]
+    elif to == "onnx":
+        (entry,) = pytest.importorskip("onnx").load(path).metadata_props
+        inside = entry.value
+    assert inside is None or json.loads(inside) == document
 
 
 def test_every_format_has_a_writer_and_a_reader():
@@ -168,7 +177,7 @@ def test_weights_return_from_torch_to_the_bit(tmp_path, name):
 
         network.load_state_dict(load_file(tmp_path / name))
         with safetensors.safe_open(tmp_path / name, "numpy") as file:
-            assert file.metadata() == {"format": "pt"}  # else timm refuses it
+            assert file.metadata()["format"] == "pt"  # else timm refuses it
     torch.save(network.state_dict(), tmp_path / "back.pth")
     back = load_checkpoint(tmp_path / "back.pth").encoder
     assert len(back.weights) == len(encoder.weights)
@@ -333,6 +342,21 @@ def test_missing_package_is_named(tmp_path, monkeypatch, module, to, name, messa
     monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(InterchangeError, match=message):
         export(pretrained_of(tiny()), tmp_path / name, to)
+    assert not list(tmp_path.iterdir())
+
+
+def test_file_is_not_written_without_its_note(tmp_path):
+    path = tmp_path / "a.safetensors"
+    (tmp_path / "a.safetensors.json").mkdir()
+    with pytest.raises(InterchangeError, match="a.safetensors.json is a folder"):
+        export(pretrained_of(tiny()), path, "timm")
+    assert [entry.name for entry in tmp_path.iterdir()] == ["a.safetensors.json"]
+    (tmp_path / "a.safetensors.json").rmdir()
+    circular = {}
+    circular["itself"] = circular
+    pretrained = dataclasses.replace(pretrained_of(tiny()), provenance=circular)
+    with pytest.raises(ValueError, match="Circular"):
+        export(pretrained, path, "timm")
     assert not list(tmp_path.iterdir())
 
 

@@ -1,4 +1,5 @@
 import json
+import pathlib
 import shutil
 
 import keras_cv
@@ -221,6 +222,30 @@ def test_results_stay_when_their_saved_model_is_replaced(tmp_path):
     export(tiny(), tmp_path / "model")
     assert (tmp_path / "model" / "saved_model.pb").stat().st_mtime_ns != before
     assert results.read_text() == "{}"
+
+
+def test_foreign_saved_model_is_never_replaced(saved, tmp_path):
+    path = shutil.copytree(saved, tmp_path / "model")
+    (path / "assets.extra" / "encoder.json").unlink()
+    with pytest.raises(InterchangeError, match="no SavedModel that this project wrote"):
+        export(tiny(), path)
+    assert (path / "saved_model.pb").is_file()
+
+
+@pytest.mark.parametrize("error", [OSError, KeyboardInterrupt])
+def test_earlier_export_comes_back_when_the_new_one_cannot_take_its_place(
+    saved, tmp_path, monkeypatch, error
+):
+    path = shutil.copytree(saved, tmp_path / "model")
+
+    def broken(*args):
+        raise error
+
+    monkeypatch.setattr(pathlib.Path, "replace", broken)
+    with pytest.raises(error):
+        export(tiny(), path)
+    assert load_pretrained(path).digest == load_pretrained(saved).digest
+    assert [entry.name for entry in tmp_path.iterdir()] == ["model"]
 
 
 def test_encoder_that_cannot_be_described_is_refused(tmp_path):

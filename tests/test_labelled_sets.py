@@ -6,13 +6,18 @@ import shutil
 from types import SimpleNamespace
 
 import numpy as np
+import pytest
+from pretrained_runs import write_run
 
+from moco_tf.config.commands import parse_evaluation
 from moco_tf.config.protocols import LabelledData
+from moco_tf.data import DataError
+from moco_tf.protocols import evaluate
 from moco_tf.protocols.labelled_sets import open_labelled_sets
 
 
-def write_tfds(root, form, shards=1):
-    """A TFDS set of six labelled images, as PNG or as JPEG."""
+def write_tfds(root, form, shards=1, unlabelled=0):
+    """A TFDS set of six images a split, as PNG or as JPEG, labelled in test."""
     import tensorflow_datasets as tfds
 
     # Known from its files alone: a test may write several of one name.
@@ -30,12 +35,14 @@ def write_tfds(root, form, shards=1):
             )
 
         def _split_generators(self, manager):
-            return {"train": self._generate_examples()}
+            train = self._generate_examples(unlabelled)
+            return {"train": train, "test": self._generate_examples(0)}
 
-        def _generate_examples(self):
+        def _generate_examples(self, unlabelled):
             for index in range(6):
                 image = np.full((8, 8, 3), 30 * index, np.uint8)
-                yield index, {"image": image, "label": index // 3}
+                label = -1 if index < unlabelled else index // 3
+                yield index, {"image": image, "label": label}
 
     config = tfds.download.DownloadConfig(num_shards=shards)
     root.mkdir()
@@ -57,3 +64,21 @@ def test_copies_of_a_tfds_set_are_told_apart_wherever_they_lie(tmp_path):
     assert facts(write_tfds(tmp_path / "sharded", "png", shards=2)) != (train, test)
     shutil.move(original, tmp_path / "moved")
     assert facts(tmp_path / "moved") == (train, test)
+
+
+def test_training_images_without_labels_are_one_sentence_in_every_protocol(tmp_path):
+    root = write_tfds(tmp_path / "data", "png", unlabelled=2)
+    run = write_run(tmp_path)
+    short = ["--epochs=1", "--batch_size=2"]
+    for words in (
+        ["knn", "--k=[1]"],
+        ["linear", "--protocol=cached"],
+        ["linear", "--protocol=official", *short],
+        ["linear", "--protocol=mocov3", *short],
+        ["finetune", "--milestones=[]", *short],
+    ):
+        data = ["tfds", "--data.name=shades", f"--data.data_dir={root}"]
+        words = [*words, str(run), "--data.source", *data]
+        with pytest.raises(DataError, match="2 of the 6 training images have no label"):
+            evaluate(parse_evaluation(words))
+    assert not list(run.glob("report/*/results.json"))

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from clusters import clusters
 
-from moco_tf.evaluation import Features, linear_sweep
+from moco_tf.evaluation import Candidate, Features, linear_sweep
+from moco_tf.evaluation.sweep import _lbfgs, _sgd
 
 
 def sweep_data():
@@ -30,6 +31,16 @@ def test_both_solvers_are_within_0_3_points_of_scikit_learn():
     for candidate in tried:
         assert candidate.top1 == pytest.approx(expected, abs=0.003), candidate
     assert best in tried
+
+
+def test_penalty_of_two_classes_means_the_same_to_both_solvers():
+    features, labels = clusters(400, classes=2, dim=3)
+    data, decay = (features, labels), 0.3
+    weights, bias = _lbfgs(data, decay, 2)
+    candidate = Candidate("sgd", decay, 0.5)
+    fitted = _sgd(data, [candidate], 2, 300, 400, 0, None)
+    np.testing.assert_allclose(weights, fitted[0], atol=2e-4)
+    np.testing.assert_allclose(bias, fitted[1], atol=2e-4)
 
 
 def test_candidates_side_by_side_do_not_touch_each_other():

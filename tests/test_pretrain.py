@@ -9,12 +9,14 @@ import sys
 import numpy as np
 import pytest
 import tensorflow as tf
+from pretrained_runs import write_images
 
 from moco_tf import callbacks
 from moco_tf.callbacks.health import diagnose, spread
 from moco_tf.config import ConfigError, load_config
 from moco_tf.data import DataError
-from moco_tf.pretrain import build_encoder, pretrain
+from moco_tf.interchange import load_pretrained
+from moco_tf.pretrain import build_encoder, closing, pretrain
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 SMALL = (
@@ -111,6 +113,25 @@ def _weights(run):
         for name in reader.get_variable_to_shape_map()
         if "save_counter" not in name and name != "_CHECKPOINTABLE_OBJECT_GRAPH"
     }
+
+
+def test_provenance_names_the_folder_its_images_and_uncommitted_changes(
+    tmp_path, monkeypatch
+):
+    write_images(tmp_path / "photos", 12)
+    git = ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@b.c"]
+    (tmp_path / "code.py").write_text("1")
+    for words in (["init", "-q"], ["add", "code.py"], ["commit", "-q", "-m", "first"]):
+        subprocess.run([*git, *words], check=True)
+    monkeypatch.setattr(closing, "__file__", str(tmp_path / "code.py"))
+    commit = closing._revision()
+    assert len(commit) == 40
+    (tmp_path / "code.py").write_text("2")
+    words = ["data.source=folder", f"data.data_dir={tmp_path}/photos"]
+    pretrain(small(tmp_path, *words, "train.epochs=1", "monitor.every=0"))
+    found = load_pretrained(tmp_path / "run").provenance
+    assert (found["data"], found["images"]) == ("folder photos", 36)
+    assert found["git_revision"] == f"{commit}+dirty"
 
 
 def test_killed_run_resumes_bit_exactly(tmp_path, monkeypatch):

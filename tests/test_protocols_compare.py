@@ -6,17 +6,20 @@ import csv
 import dataclasses
 import json
 import pathlib
+import shutil
 import subprocess
 import sys
 import typing
 
 import numpy as np
 import pytest
+from pretrained_runs import write_run
 
 from moco_tf.config import ConfigError, dump, load_config
 from moco_tf.config.commands import PROTOCOLS, parse_evaluation
-from moco_tf.interchange import InterchangeError
-from moco_tf.protocols import evaluate
+from moco_tf.interchange import InterchangeError, load_pretrained
+from moco_tf.protocols import compare as compare_protocol
+from moco_tf.protocols import detect, evaluate, finetune, knn, linear, tables
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 
@@ -89,13 +92,40 @@ def test_figures_measured_in_unlike_ways_are_flagged(tmp_path, capsys):
     one = make_run(tmp_path, "one", 0)
     two = make_run(tmp_path, "two", 1)
     write_results(one, "knn", {"k": [200], "out": None, "seed": 0}, top1=0.5)
-    write_results(two, "knn", {"k": [200], "out": "x", "seed": 1}, top1=0.6)
+    write_results(
+        two, "knn", {"k": [200], "out": "x", "save": "y", "seed": 1}, top1=0.6
+    )
     assert compare(one, two)["warnings"] == []
     three = make_run(tmp_path, "three", 2)
     write_results(three, "knn", {"k": [20], "out": None, "seed": 0}, top1=0.7)
     (warning,) = compare(one, three)["warnings"]
     assert "knn were measured with different settings" in warning
     assert warning in capsys.readouterr().out
+
+
+def judged(run, protocol, **encoder):
+    file = run / "report" / protocol / "results.json"
+    if not file.exists():
+        write_results(run, protocol, top1=0.5)
+    document = {**json.loads(file.read_text()), "encoder": encoder}
+    file.write_text(json.dumps(document))
+
+
+def test_figures_of_other_weights_are_flagged(tmp_path, capsys):
+    run = make_run(tmp_path, "one", 0)
+    judged(run, "knn", weights="a", architecture="x")
+    judged(run, "linear_cached", weights="a")  # written before there was the latter
+    assert compare(run)["warnings"] == []
+    for changed in ({"weights": "b"}, {"weights": "a", "architecture": "y"}):
+        judged(run, "linear_cached", **changed)
+        (warning,) = compare(run)["warnings"]
+        assert "one for knn, linear_cached are of different encoders" in warning
+        assert warning in capsys.readouterr().out
+    trained = write_run(tmp_path, "two")
+    judged(trained, "knn", weights=load_pretrained(trained).digest)
+    judged(trained, "linear_cached", weights="b")
+    (warning,) = compare(trained)["warnings"]
+    assert "two for linear_cached are of other weights than it has now" in warning
 
 
 def test_same_images_named_in_two_ways_compare(tmp_path):
@@ -223,6 +253,31 @@ def test_what_is_neither_run_nor_saved_model_is_refused(tmp_path):
         with pytest.raises(InterchangeError):
             evaluate(parse_evaluation(["knn", str(tmp_path / name)]))
         assert not (tmp_path / name / "report").exists()
+
+
+def test_out_that_is_a_file_is_refused_before_any_work(tmp_path, monkeypatch):
+    def work(*args, **kwargs):
+        raise AssertionError("work before the check")
+
+    for module in (detect, finetune, knn, linear):
+        name = "_open" if module is detect else "open_labelled_sets"
+        monkeypatch.setattr(module, name, work)
+    monkeypatch.setattr(compare_protocol, "grouped_points", work)
+    monkeypatch.setattr(tables, "_finished", work)
+    run = write_run(tmp_path)
+    write_results(run, "knn", top1=0.5)
+    sweep = tmp_path / "sweep"
+    sweep.mkdir()
+    shutil.copy(ROOT / "configs" / "sweeps" / "momentum.yaml", sweep / "sweep.yaml")
+    file = tmp_path / "file"
+    file.write_text("mine")
+    for protocol in PROTOCOLS:
+        path = str(sweep if protocol == "tables" else run)
+        for out, cause in ((file, "a file of that name exists"), (file / "x", "")):
+            evaluation = parse_evaluation([protocol, path, f"--out={out}"])
+            with pytest.raises(ConfigError, match=f"cannot be written .*{cause}"):
+                evaluate(evaluation)
+    assert file.read_text() == "mine"
 
 
 @pytest.mark.parametrize("words", [["knn", "nowhere"], ["knn", "x", "--k=[0]"]])

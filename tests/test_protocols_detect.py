@@ -4,7 +4,7 @@ import json
 import re
 
 import pytest
-from voc_folder import annotation, make_voc
+from voc_folder import annotation, make_voc, save_encoder
 
 import evaluate
 import moco_tf
@@ -13,15 +13,7 @@ import moco_tf
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory):
     path = tmp_path_factory.mktemp("encoder") / "saved"
-    moco_tf.interchange.export_saved_model(
-        moco_tf.encoders.ResNet((1, 1, 1, 1), "basic", width=8),
-        path,
-        image_size=64,
-        resize=64,
-        mean=(0.4, 0.4, 0.4),
-        std=(0.25, 0.25, 0.25),
-        provenance={"recipe": "test"},
-    )
+    save_encoder(path)
     return path
 
 
@@ -55,6 +47,18 @@ def test_command_writes_results_of_encoder_and_control(saved, voc, tmp_path, cap
     for name in ("curves", "classes"):
         assert (out / f"{name}.png").stat().st_size > 10_000
     assert "AP50" in capsys.readouterr().out
+
+
+def test_size_whose_objects_can_match_no_anchor_is_told(tmp_path, capsys):
+    pytest.importorskip("pycocotools")
+    encoder = moco_tf.encoders.ResNet((1, 1, 1, 1), "basic", width=2, stem="cifar")
+    save_encoder(tmp_path / "saved", encoder)
+    for size, told in ((256, False), (288, True)):
+        more = (f"--image_size={size}", "--data.data_dir=nowhere")
+        command = words(tmp_path / "saved", "nowhere", tmp_path / "out", *more)
+        assert evaluate.main(command) == 2
+        shown = capsys.readouterr().out
+        assert ("objects of more than 287 pixels" in shown) == told
 
 
 @pytest.mark.parametrize(

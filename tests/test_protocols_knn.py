@@ -13,10 +13,12 @@ from PIL import Image
 from pretrained_runs import MEAN, STD, copy_run, tiny_encoder, write_images, write_run
 from records import arrays
 
+import moco_tf
 from moco_tf.config import ConfigError
 from moco_tf.config.commands import parse_evaluation
 from moco_tf.data import DataError
 from moco_tf.evaluation import FeatureExtractor
+from moco_tf.interchange import export_saved_model
 from moco_tf.protocols import evaluate
 
 
@@ -157,6 +159,25 @@ def test_other_weights_and_no_cache_extract_again(run, tmp_path, extractions):
     shutil.copytree(run / "report", other / "report")
     knn_of(other)
     assert len(extractions) == 6
+
+
+def test_same_weights_of_another_architecture_extract_again(tmp_path, extractions):
+    encoder = moco_tf.encoders.ViT(16, 8, width=12, depth=1, heads=3)
+    run = write_run(tmp_path, encoder=encoder)
+    knn_of(run)
+    other = moco_tf.encoders.ViT(16, 8, width=12, depth=1, heads=2)
+    other.set_weights(encoder.get_weights())
+    export_saved_model(
+        other,
+        run / "saved_model",
+        image_size=16,
+        resize=16,
+        mean=MEAN,
+        std=STD,
+        provenance={},
+    )
+    knn_of(run)
+    assert len(extractions) == 4
 
 
 def test_damaged_cache_is_made_again(run, extractions):

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from conftest import mirrored
-from pretrained_runs import copy_run, write_run
+from pretrained_runs import copy_run, tiny_encoder, write_run
 from records import arrays
 from tensorflow import keras
 
@@ -18,7 +18,7 @@ import moco_tf
 from moco_tf.config import ConfigError
 from moco_tf.config.commands import parse_evaluation
 from moco_tf.data import DataError
-from moco_tf.evaluation import Features, LinearClassifier
+from moco_tf.evaluation import FeatureExtractor, Features, LinearClassifier
 from moco_tf.interchange import load_pretrained
 from moco_tf.protocols import evaluate, linear_training
 
@@ -239,6 +239,28 @@ def test_diverged_training_is_one_sentence_and_leaves_nothing(run):
     assert "learning_rate=1e+38 is too high for these features" in str(caught.value)
     assert "try --learning_rate=1e+37" in str(caught.value)
     assert not (run / "report" / "linear_official").exists()
+
+
+@pytest.mark.parametrize("protocol", ["official", "cached"])
+def test_features_that_are_not_finite_are_the_encoders_fault(
+    tmp_path, monkeypatch, protocol
+):
+    encoder = tiny_encoder()
+    gamma = encoder.get_layer("bn1").gamma
+    gamma.assign(1e6 * gamma)  # too much for float16
+    run = write_run(tmp_path, encoder=encoder)
+    words = [f"--protocol={protocol}", "--epochs=1"]
+    with pytest.raises(ConfigError, match="overflow in mixed_float16; use") as caught:
+        linear_of(run, *words, "--precision=mixed_float16")
+    assert "\n" not in str(caught.value)
+
+    def broken(self, dataset, progress=None):
+        return Features(np.full((5, 3), np.nan), np.arange(5), np.arange(5))
+
+    monkeypatch.setattr(FeatureExtractor, "extract", broken)
+    with pytest.raises(ConfigError, match="not finite for 5 of the 5 test .* diverged"):
+        linear_of(run, *words)
+    assert {path.name for path in (run / "report").iterdir()} <= {"features"}
 
 
 def test_accuracy_at_chance_names_a_rate_too_high_or_too_little_training():

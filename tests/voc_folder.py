@@ -1,4 +1,10 @@
-"""A made VOC folder of bright shapes on dark noise."""
+"""A made VOC folder of bright shapes on dark noise, and an encoder to learn them with.
+
+`python tests/voc_folder.py SHAPES SAVED` makes the two of docs/transfer.md.
+"""
+
+import pathlib
+import sys
 
 import numpy as np
 from PIL import Image
@@ -58,3 +64,27 @@ def make_voc(root, train, test, seed=0):
             text = annotation(truth[key])
             (root / "Annotations" / f"{key}.xml").write_text(text)
     return truth
+
+
+def save_encoder(path, encoder=None):
+    """A small ResNet with random weights, or another, as a SavedModel."""
+    import moco_tf
+
+    moco_tf.interchange.export_saved_model(
+        encoder or moco_tf.encoders.ResNet((1, 1, 1, 1), "basic", width=8),
+        path,
+        image_size=64,
+        resize=64,
+        mean=(0.4, 0.4, 0.4),
+        std=(0.25, 0.25, 0.25),
+        provenance={"recipe": "untrained"},
+    )
+
+
+if __name__ == "__main__":
+    from tensorflow import keras
+
+    shapes, saved = map(pathlib.Path, sys.argv[1:])
+    make_voc(shapes, 48, 24)
+    keras.utils.set_random_seed(1)  # 0 gives the weights of detect's control
+    save_encoder(saved)

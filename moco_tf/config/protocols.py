@@ -59,7 +59,7 @@ class Extraction:
     Attributes:
         batch_size: Images encoded at once, over all replicas.
         cache: Keep features on disk in report/features and use them again while
-            weights, data and preprocessing stay the same.
+            encoder, data and preprocessing stay the same.
     """
 
     batch_size: int = 256

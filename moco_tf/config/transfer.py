@@ -45,7 +45,10 @@ class Finetune:
         precision: float32, mixed_bfloat16, or mixed_float16 (with loss scaling).
         seed: Where all randomness starts from.
         out: Folder for the results (null: report/finetune, or such as
-            report/finetune_1pct for a fraction, beside the weights).
+            report/finetune_1pct for a fraction or a TFDS set's configuration, beside
+            the weights).
+        save: Folder for the trained encoders, finetuned and control, as SavedModels
+            that the other protocols take (null: they are not kept).
         data: data, the labelled images
         distribution: distribution, which devices share the batch
     """
@@ -64,6 +67,7 @@ class Finetune:
     precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] = "float32"
     seed: int = 0
     out: Optional[str] = None
+    save: Optional[str] = None
     data: LabelledData = field(default_factory=LabelledData)
     distribution: Distribution = field(default_factory=Distribution)
 

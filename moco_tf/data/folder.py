@@ -6,6 +6,7 @@ import io
 import logging
 import os
 import pathlib
+from collections.abc import Sequence
 
 import numpy as np
 import tensorflow as tf
@@ -74,7 +75,7 @@ def open_folder(
     names, labels = _label(paths)
     files = tf.constant([str(root / path) for path in paths])
     converts = any(_suffix(path) in _CONVERTED for path in paths)
-    readable = _readable(files, converts, channels)
+    readable = readable_files(files, channels, converts)
     _report(root, paths, readable, max_unreadable)
     files, labels = tf.gather(files, readable), labels[readable]
     label_values = tf.constant(labels)
@@ -173,8 +174,19 @@ def _to_png(data: bytes) -> bytes:
     return buffer.getvalue()
 
 
-def _readable(files: tf.Tensor, converts: bool, channels: int) -> np.ndarray:
-    """Indices (int64) of the files that decode."""
+def readable_files(
+    files: tf.Tensor, channels: int, converts: bool = False
+) -> np.ndarray:
+    """Decodes every file, in parallel, to find those that can be decoded.
+
+    Args:
+        files: string (count,), paths of images.
+        channels: what they are decoded to.
+        converts: whether some are neither JPEG nor PNG.
+
+    Returns:
+        int64 indices of the files that decode, in order.
+    """
 
     def check(index, file):
         # The decoded image must be used, or the graph leaves the decoding out.
@@ -195,13 +207,17 @@ def _readable(files: tf.Tensor, converts: bool, channels: int) -> np.ndarray:
     return np.concatenate(readable) if readable else np.zeros(0, np.int64)
 
 
+def some_names(names: Sequence[str]) -> str:
+    """The first ten, and how many more there are."""
+    more = len(names) - _NAMED
+    return ", ".join(names[:_NAMED]) + (f" and {more} more" if more > 0 else "")
+
+
 def _report(root, paths, readable, max_unreadable):
     bad = np.setdiff1d(np.arange(len(paths)), readable)
     if not len(bad):
         return
-    named = ", ".join(paths[index] for index in bad[:_NAMED])
-    if len(bad) > _NAMED:
-        named += f" and {len(bad) - _NAMED} more"
+    named = some_names([paths[index] for index in bad])
     if not len(readable) or len(bad) > max(1, max_unreadable * len(paths)):
         raise DataError(
             f"{len(bad)} of {len(paths)} images in {str(root)!r} cannot be read, "

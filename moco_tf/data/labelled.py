@@ -6,10 +6,14 @@ import dataclasses
 
 import numpy as np
 import tensorflow as tf
+from tqdm import tqdm
 
 from moco_tf.data.crops import DRAWS, decode, random_boxes, resized_crop
 from moco_tf.data.order import VIEWS, EpochOrder, finished, stream_key
-from moco_tf.data.sources import Source, check_channels
+from moco_tf.data.sources import DataError, Source, check_channels
+
+_BATCH = 4096
+_PROGRESS_FROM = 100_000
 
 
 def labelled_crops(
@@ -94,9 +98,41 @@ def labels_of(source: Source) -> np.ndarray:
         return source.labels
     dataset = source.dataset.map(lambda element: (element["id"], element["label"]))
     labels = np.full(source.num_examples, -1, np.int64)
-    for ids, values in dataset.batch(4096).as_numpy_iterator():
+    batches = tqdm(
+        dataset.batch(_BATCH).as_numpy_iterator(),
+        desc="reading labels",
+        total=-(-len(labels) // _BATCH),
+        leave=False,
+        disable=len(labels) < _PROGRESS_FROM,
+    )
+    for ids, values in batches:
         labels[ids] = values
     return labels
+
+
+def require_labels(source: Source, which: str) -> Source:
+    """The source with its labels at hand, for which a stream is read through once.
+
+    Args:
+        source: the images.
+        which: "training" or "test", for the error.
+
+    Raises:
+        DataError: some images have no label.
+    """
+    labels = labels_of(source)
+    check_labels(labels, which)
+    return dataclasses.replace(source, labels=labels)
+
+
+def check_labels(labels: np.ndarray, which: str) -> None:
+    """Raises DataError where some labels are -1; `which` images, for the sentence."""
+    unlabelled = int(np.sum(labels < 0))
+    if unlabelled:
+        raise DataError(
+            f"{unlabelled} of the {len(labels)} {which} images have no label; name a "
+            "split whose images are all labelled."
+        )
 
 
 def subset(source: Source, ids: np.ndarray) -> Source:

@@ -8,6 +8,7 @@ from xml.etree import ElementTree
 import numpy as np
 import tensorflow as tf
 
+from moco_tf.data.folder import readable_files, some_names
 from moco_tf.data.sources import DataError, Source
 
 _SIDES = ("xmin", "ymin", "xmax", "ymax")
@@ -15,6 +16,8 @@ _SIDES = ("xmin", "ymin", "xmax", "ymax")
 
 def open_voc_folder(data_dir: str | None, split: str | None = None) -> Source:
     """Opens JPEGImages/ID.jpg and Annotations/ID.xml for the IDs of a split.
+
+    Every image is decoded once on opening, in parallel, to know that it can be.
 
     Args:
         data_dir: the folder, such as VOCdevkit/VOC2007.
@@ -26,7 +29,7 @@ def open_voc_folder(data_dir: str | None, split: str | None = None) -> Source:
         annotations of the folder, in alphabetical order, whatever the split.
 
     Raises:
-        DataError: a list, an annotation or an image is missing or wrong.
+        DataError: a list, an annotation or an image is missing or broken.
     """
     root = pathlib.Path(data_dir or "").expanduser()
     ids = _split_ids(root, split)
@@ -60,6 +63,13 @@ def open_voc_folder(data_dir: str | None, split: str | None = None) -> Source:
     difficult = tf.constant([flag for _, _, flag in objects])
     ends = tf.constant(np.cumsum([0] + [len(parsed[key]) for key in ids]), tf.int64)
     paths = tf.constant(files)
+    broken = np.setdiff1d(np.arange(len(ids)), readable_files(paths, 3))
+    if len(broken):
+        raise DataError(
+            f"{len(broken)} of {len(ids)} images in {root / 'JPEGImages'} cannot be "
+            f"read: {some_names([f'{ids[index]}.jpg' for index in broken])}; replace "
+            f"them, or take them off the lists in {root / 'ImageSets/Main'}."
+        )
 
     def load(example_id):
         own = slice(ends[example_id], ends[example_id + 1])

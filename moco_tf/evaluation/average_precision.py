@@ -131,7 +131,7 @@ def require_pycocotools() -> tuple[type, type]:
         from pycocotools.cocoeval import COCOeval
     except ImportError as error:
         raise ImportError(
-            f"AP needs pycocotools, which could not be imported ({error}); install it "
-            'with `pip install "moco_tf[detect]"`.'
+            f"AP needs pycocotools, which could not be imported ({error}); in "
+            "moco_tf's checkout, `pip install -c constraints.txt -e '.[detect]'`."
         ) from error
     return COCO, COCOeval

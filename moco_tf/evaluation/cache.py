@@ -26,8 +26,8 @@ def cached_features(
     Args:
         folder: where the files are; made when there is something to keep. Where it
             cannot be written, a warning says so and nothing is kept.
-        key: JSON-serialisable facts that decide the features: weights, data,
-            preprocessing. Any other key is another file.
+        key: JSON-serialisable facts that decide the features: weights,
+            architecture, data, preprocessing. Any other key is another file.
         extract: makes the features.
 
     Returns:

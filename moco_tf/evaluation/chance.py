@@ -4,40 +4,38 @@ from __future__ import annotations
 
 import numpy as np
 
-from moco_tf.evaluation.features import Features
-
 _COLLAPSED = 0.9999  # mean cosine between the features of two images
 
 
 def explain_chance(
-    top1: float, test: Features, otherwise: str, train_top1: float | None = None
+    top1: float,
+    labels: np.ndarray,
+    otherwise: str,
+    train_top1: float | None = None,
+    features: np.ndarray | None = None,
 ) -> str | None:
     """A sentence with the likely cause, where an accuracy is at chance.
 
     Args:
         top1: on the test images, 0 to 1.
-        test: features of the test images, labelled.
+        labels: int (examples,) of the test images.
         otherwise: the likely cause, and what to do, where it is neither of those that
             this function can see.
         train_top1: of the classifier on the training images, where it has one.
+        features: (examples, dim) of a frozen encoder, finite.
 
     Returns:
         The sentence, or None where the accuracy is better than guessing: more than two
         standard deviations above the share of the commonest class.
     """
-    _, counts = np.unique(test.labels, return_counts=True)
-    chance = counts.max() / len(test)
-    limit = chance + 2 * np.sqrt(chance * (1 - chance) / len(test))
+    _, counts = np.unique(labels, return_counts=True)
+    chance = counts.max() / len(labels)
+    limit = chance + 2 * np.sqrt(chance * (1 - chance) / len(labels))
     if top1 > limit:
         return None
     found = f"The accuracy of {100 * top1:.1f} % is no better than guessing"
     found += f" ({100 * chance:.1f} %)"
-    cosine = _mean_cosine(test.features)
-    if not np.isfinite(cosine):
-        return (
-            f"{found}: the encoder gives features that are not finite, so its training "
-            "diverged; train it again with a lower learning rate."
-        )
+    cosine = 0.0 if features is None else _mean_cosine(features)
     if cosine > _COLLAPSED:
         return (
             f"{found}: the encoder has collapsed, its features of any two images are "

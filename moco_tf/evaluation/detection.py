@@ -20,6 +20,7 @@ from moco_tf.evaluation.average_precision import Boxes, average_precision
 log = logging.getLogger("moco_tf")
 
 _SCORE, _OVERLAP, _MOST = 0.05, 0.5, 100  # as Detectron2's RetinaNet keeps boxes
+_SCALES = [2 ** (i / 3) for i in range(3)]
 
 
 def build_detector(
@@ -47,14 +48,7 @@ def build_detector(
 
     Source: Lin et al. 2017 (arXiv 1708.02002), with KerasCV's settings.
     """
-    levels = getattr(encoder, "pyramid_level_inputs", {})
-    if len(levels) < 3:
-        raise ValueError(
-            f"The encoder '{encoder.name}' has no pyramid of three feature maps, which "
-            "a detector needs; use a ResNet."
-        )
-    names = sorted(levels, key=_level)[-3:]
-    first = _level(names[0])
+    levels, names = _pyramid(encoder)
     backbone = clone(encoder) if pretrained else keras.models.clone_model(encoder)
     for layer in backbone._flatten_layers():
         if isinstance(layer, BatchNormalization):
@@ -62,6 +56,7 @@ def build_detector(
     backbone.pyramid_level_inputs = {
         f"P{3 + index}": levels[name] for index, name in enumerate(names)
     }
+    first = _level(names[0])
     strides = [2**level for level in range(first, first + 5)]
     policy = keras.mixed_precision.global_policy()
     # Box targets and focal loss need more digits than bfloat16 has.
@@ -74,7 +69,7 @@ def build_detector(
             anchor_generator=keras_cv.layers.AnchorGenerator(
                 "xyxy",
                 sizes=[4.0 * stride for stride in strides],
-                scales=[2 ** (i / 3) for i in range(3)],
+                scales=_SCALES,
                 aspect_ratios=[0.5, 1.0, 2.0],
                 strides=strides,
                 clip_boxes=True,
@@ -90,6 +85,30 @@ def build_detector(
         )
     finally:
         keras.mixed_precision.set_global_policy(policy)
+
+
+def largest_object(encoder: keras.Model) -> int:
+    """Side in pixels of the largest square that overlaps an anchor by half.
+
+    Greater objects match none and are not learnt: 1149 pixels with an "imagenet" stem,
+    287 with a "cifar" stem.
+
+    Raises:
+        ValueError: the encoder has no feature pyramid.
+    """
+    _, names = _pyramid(encoder)
+    return int(4 * 2 ** (_level(names[0]) + 4) * _SCALES[-1] * 2**0.5)
+
+
+def _pyramid(encoder):
+    """The feature maps by level, and the names of the three that are taken."""
+    levels = getattr(encoder, "pyramid_level_inputs", {})
+    if len(levels) < 3:
+        raise ValueError(
+            f"The encoder '{encoder.name}' has no pyramid of three feature maps, which "
+            "a detector needs; use a ResNet."
+        )
+    return levels, sorted(levels, key=_level)[-3:]
 
 
 def _level(name):

@@ -80,6 +80,11 @@ def build_classifier(
     return keras.Model(images, logits, name="classifier")
 
 
+def encoder_of(model: keras.Model) -> keras.Model:
+    """The encoder in what `build_classifier` made, without normalisation and head."""
+    return model.layers[-2]
+
+
 def fit_classifier(
     model: keras.Model,
     source: Source,

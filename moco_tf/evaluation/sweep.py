@@ -139,8 +139,10 @@ def _lbfgs(data, decay, num_classes):
     from sklearn.linear_model import LogisticRegression
 
     rows, labels = data
-    # scikit-learn's objective is C x the summed loss + |weights|^2 / 2.
-    model = LogisticRegression(C=1 / (decay * len(rows)), max_iter=1000, tol=1e-4)
+    # scikit-learn's objective is C x the summed loss + |weights|^2 / 2. Of two classes
+    # it fits one vector, the difference of ours, whose penalty is half of that.
+    factor = 2 if len(np.unique(labels)) == 2 else 1
+    model = LogisticRegression(C=factor / (decay * len(rows)), max_iter=1000, tol=1e-4)
     model.fit(rows, labels)
     weights = np.zeros((rows.shape[1], 1, num_classes), np.float32)
     bias = np.full((1, num_classes), -np.inf, np.float32)  # classes it never saw

@@ -53,12 +53,19 @@ def main(argv: Sequence[str]) -> int:
 def _import(options: argparse.Namespace) -> None:
     from moco_tf.interchange.checkpoints import load_checkpoint
     from moco_tf.interchange.savedmodel import export_saved_model
+    from moco_tf.interchange.staging import check_replaceable
 
+    if options.out.resolve() == options.checkpoint.resolve():
+        raise InterchangeError(
+            f"{options.out} is the checkpoint itself; name another place for OUT."
+        )
+    check_replaceable(options.out, folder=True)
     document = _sidecar(options.checkpoint)
     heads = document.pop("encoder", {}).get("heads")
     checkpoint = load_checkpoint(options.checkpoint, options.heads or heads)
     encoder = checkpoint.encoder
-    preprocessing = _preprocessing(options, encoder, document.pop("preprocessing", {}))
+    noted = document.pop("preprocessing", {})
+    preprocessing = _preprocessing(options, encoder, noted)
     known = {"recipe": f"imported: {checkpoint.kind}", "epochs": checkpoint.epochs}
     export_saved_model(
         encoder,
@@ -80,16 +87,23 @@ def _import(options: argparse.Namespace) -> None:
             f"tensors ({some}, ...)."
         )
     facts = ", ".join(f"{key} {value}" for key, value in preprocessing.items())
-    print(f"Preprocessing: {facts}.")
+    is_guess = not (options.mean or options.std or noted)
+    hint = ""
+    if is_guess and checkpoint.is_timm_vit:
+        hint = " (a guess: many of timm's ViTs take --mean=.5,.5,.5 --std=.5,.5,.5)"
+    print(f"Preprocessing: {facts}{hint}.")
     print(f"Wrote {options.out}.")
 
 
 def _export(options: argparse.Namespace) -> None:
     from moco_tf.interchange.exports import export
     from moco_tf.interchange.pretrained import load_pretrained
+    from moco_tf.interchange.staging import check_replaceable
 
-    if options.out.resolve() == options.source.resolve():
+    source = options.source.resolve()
+    if options.out.resolve() in (source, source / "saved_model"):
         raise InterchangeError(f"{options.out} is the encoder itself; name another.")
+    check_replaceable(options.out, folder=not FORMATS[options.to].suffixes)
     deviation = export(load_pretrained(options.source), options.out, options.to)
     print(
         f"Wrote {options.out}; features read back differ by {deviation:.1e} of their "
@@ -137,8 +151,8 @@ def _sidecar(checkpoint: Path) -> dict:
         raise InterchangeError(
             f"{path} is not what export writes beside a file; move it away or mend it."
         ) from error
-    kept = ("recipe", "data", "epochs", "git_revision", "encoder", "preprocessing")
-    return {key: document[key] for key in kept if key in document}
+    kept = ["recipe", "data", "images", "epochs", "git_revision", "encoder"]
+    return {key: document[key] for key in [*kept, "preprocessing"] if key in document}
 
 
 def _sha256(path: Path) -> str:

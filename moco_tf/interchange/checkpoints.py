@@ -14,6 +14,7 @@ import safetensors.numpy
 from tensorflow import keras
 
 from moco_tf.encoders import ResNet, ViT
+from moco_tf.encoders.vit import sin_cos_positions
 from moco_tf.interchange import tf1_port
 from moco_tf.interchange.errors import InterchangeError
 from moco_tf.interchange.torch import load_torch_state_dict
@@ -25,6 +26,10 @@ _KINDS = {  # prefix of the encoder to keep -> where such names come from
     "": "torchvision or timm",
 }
 _HEAD = re.compile(r"(fc|head)\..*")
+# What else lies beside an encoder of which a prefix tells.
+_LEFTOVER = re.compile(
+    r"(encoder_k|momentum_encoder|predictor|fc|head|optimizer)\..*|queue|queue_ptr"
+)
 _DEPTHS = {
     ("basic", (2, 2, 2, 2)): 18,
     ("basic", (3, 4, 6, 3)): 34,
@@ -51,6 +56,11 @@ class Checkpoint:
     epochs: int | None
     left_out: tuple[str, ...]
 
+    @property
+    def is_timm_vit(self) -> bool:
+        """Whether it may have been trained with mean and std of 0.5."""
+        return self.kind == _KINDS[""] and isinstance(self.encoder, ViT)
+
 
 def load_checkpoint(path: str | os.PathLike, heads: int | None = None) -> Checkpoint:
     """Reads a checkpoint, and builds the encoder that its shapes call for.
@@ -63,7 +73,8 @@ def load_checkpoint(path: str | os.PathLike, heads: int | None = None) -> Checkp
     Args:
         path: a `.pth.tar`, `.pth`, `.pt`, `.bin`, `.npz` or `.safetensors` file.
         heads: of a ViT's attention, which no shape tells (None: 12 for MoCo v3's
-            ViT-S, else one for each 64 of width, as timm's).
+            ViT-S, known by its names or fixed positions, else one for each 64 of
+            width, as timm's).
 
     Raises:
         InterchangeError: if the file cannot be read without running code from it, or
@@ -73,12 +84,12 @@ def load_checkpoint(path: str | os.PathLike, heads: int | None = None) -> Checkp
     if not path.is_file():
         raise InterchangeError(f"{path} is not a file; give a checkpoint.")
     tensors, epochs = _read(path)
-    if tf1_port.is_tf1_port(tensors):
-        kind = "TensorFlow 1 port"
-        state, left_out = tf1_port.to_torchvision_names(tensors)
-    else:
-        kind, state, left_out = _query_backbone(tensors)
     try:
+        if tf1_port.is_tf1_port(tensors):
+            kind = "TensorFlow 1 port"
+            state, left_out = tf1_port.to_torchvision_names(tensors)
+        else:
+            kind, state, left_out = _query_backbone(tensors)
         if "patch_embed.proj.weight" in state:
             encoder = _build_vit(state, heads or _heads(state, kind))
         else:
@@ -158,6 +169,16 @@ def _query_backbone(tensors):
         for name in bare
         if not name.startswith(prefix) or name[len(prefix) :] not in state
     )
+    unknown = [
+        name
+        for name in left_out
+        if not name.startswith(prefix) and not _LEFTOVER.fullmatch(name)
+    ]
+    if unknown:
+        raise InterchangeError(
+            f"{len(unknown)} names are no part of a {_KINDS[prefix]} checkpoint: "
+            f"{', '.join(unknown)}; remove them, or give the encoder alone."
+        )
     return _KINDS[prefix], state, left_out
 
 
@@ -177,7 +198,17 @@ def _build_vit(state: Mapping[str, np.ndarray], heads: int) -> ViT:
 
 def _heads(state, kind):
     width = state["patch_embed.proj.weight"].shape[0]
-    return 12 if kind == "MoCo v3" and width == 384 else max(width // 64, 1)
+    is_v3 = width == 384 and (kind == "MoCo v3" or _has_fixed_positions(state))
+    return 12 if is_v3 else max(width // 64, 1)
+
+
+def _has_fixed_positions(state):
+    """Whether a ViT has MoCo v3's table, also without the prefix of its names."""
+    found = state.get("pos_embed", np.empty(0))
+    side = math.isqrt(max(found.size // 384 - 1, 0))
+    if found.shape != (1, side**2 + 1, 384):
+        return False
+    return np.allclose(found[0, 1:], sin_cos_positions(side, 384), rtol=0, atol=1e-5)
 
 
 def _build_resnet(state: Mapping[str, np.ndarray]) -> ResNet:
@@ -210,4 +241,5 @@ def _build_resnet(state: Mapping[str, np.ndarray]) -> ResNet:
 def _count(state, stem):
     """How many numbered parts such as `layer1.0.` there are."""
     found = (re.match(rf"{stem}\.(\d+)\.", name) for name in state)
-    return max((int(match[1]) + 1 for match in found if match), default=0)
+    # Not the greatest number: a single name could ask for a network of any depth.
+    return len({match[1] for match in found if match})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import os
@@ -30,7 +31,8 @@ def export(pretrained: Pretrained, path: str | os.PathLike, to: str) -> float:
     """Writes an encoder for another tool, and checks it by reading it back.
 
     Beside a file goes `PATH.json` with provenance, preprocessing and the result of the
-    check; a SavedModel has these inside. Nothing is written when anything fails.
+    check; a SavedModel, a `.safetensors` and an `.onnx` have the former two inside as
+    well. Nothing is written when anything fails.
 
     Args:
         pretrained: the encoder.
@@ -51,7 +53,12 @@ def export(pretrained: Pretrained, path: str | os.PathLike, to: str) -> float:
         raise InterchangeError(
             f"{path} should end in {' or '.join(kind.suffixes)} for {to}; rename it."
         )
-    with replacing(path) as new, warnings.catch_warnings():
+    with contextlib.ExitStack() as stack:
+        new = stack.enter_context(replacing(path, folder=not kind.suffixes))
+        # Put in place before the file, which is never without it.
+        if kind.suffixes:
+            note = stack.enter_context(replacing(f"{path}.json", folder=False))
+        stack.enter_context(warnings.catch_warnings())
         # KerasCV reads every attribute of a backbone while Keras saves or loads it.
         warnings.filterwarnings("ignore", r".*updates` will be removed", UserWarning)
         _WRITE[to](pretrained, new)
@@ -62,15 +69,17 @@ def export(pretrained: Pretrained, path: str | os.PathLike, to: str) -> float:
                 f"of the features' norm (limit {kind.tolerance:g}), so it was not "
                 "kept; check that the encoder's own features are finite."
             )
-        is_file = new.is_file()
-    if is_file:
-        with replacing(Path(f"{path}.json")) as new:
-            document = _document(pretrained, to, deviation)
-            new.write_text(json.dumps(document, indent=2, default=str) + "\n")
+        if kind.suffixes:
+            verified = {
+                "deviation_of_features": deviation,
+                "tolerance": kind.tolerance,
+            }
+            document = {**_document(pretrained, to), "verified": verified}
+            note.write_text(json.dumps(document, indent=2, default=str) + "\n")
     return deviation
 
 
-def _document(pretrained, to, deviation):
+def _document(pretrained, to):
     kind = FORMATS[to]
     return {
         **pretrained.provenance,
@@ -85,10 +94,6 @@ def _document(pretrained, to, deviation):
         "format": to,
         "network_input": kind.input,
         "weights_sha256": pretrained.digest,
-        "verified": {
-            "deviation_of_features": deviation,
-            "tolerance": kind.tolerance,
-        },
     }
 
 
@@ -157,11 +162,16 @@ def _write_torchvision(pretrained, path):
         raise InterchangeError(
             "torchvision's ViTs have names and a layout of their own; export to timm."
         )
-    _write_state_dict(pretrained, path)
+    _write_state_dict(pretrained, path, "torchvision")
 
 
-def _write_state_dict(pretrained, path):
-    write_state_dict(to_torch_state_dict(pretrained.encoder), path)
+def _write_state_dict(pretrained, path, to):
+    provenance = json.dumps(_document(pretrained, to), default=str)
+    write_state_dict(to_torch_state_dict(pretrained.encoder), path, provenance)
+
+
+def _write_onnx(pretrained, path):
+    write_onnx(pretrained, path, json.dumps(_document(pretrained, "onnx"), default=str))
 
 
 def _read_state_dict(pretrained, path, pixels):
@@ -191,11 +201,11 @@ _WRITE = {
     "savedmodel": _write_saved_model,
     "keras": _write_keras,
     "torchvision": _write_torchvision,
-    "timm": _write_state_dict,
+    "timm": functools.partial(_write_state_dict, to="timm"),
     "detectron2": lambda pretrained, path: write_detectron2(pretrained.encoder, path),
     "tflite": write_tflite,
     "tflite_int8": functools.partial(write_tflite, quantise=True),
-    "onnx": write_onnx,
+    "onnx": _write_onnx,
 }
 _READ = {
     "savedmodel": _read_saved_model,

@@ -13,29 +13,34 @@ from moco_tf.interchange.serving import PixelEncoder
 _OPSET = 17
 
 
-def write_onnx(pretrained: Pretrained, path: Path) -> None:
+def write_onnx(pretrained: Pretrained, path: Path, provenance: str) -> None:
     """Writes a model of pixels 0..255, float32 (N,H,W,C), with normalisation inside.
 
     Args:
         pretrained: what to write; H and W are its `image_size`, N stays open.
         path: the `.onnx` file.
+        provenance: text for the model's `metadata_props`, under "moco_tf".
 
     Raises:
         InterchangeError: if tf2onnx is missing.
     """
     try:
+        import onnx
         import tf2onnx
     except ImportError as error:
         raise InterchangeError(
             "ONNX files are written by tf2onnx, which is not installed; in moco_tf's "
-            "checkout, `pip install -c constraints.txt -e .[onnx]`."
+            "checkout, under Python 3.10 or newer, `pip install -c constraints.txt -e "
+            "'.[onnx]'`."
         ) from error
     size, channels = pretrained.image_size, pretrained.channels
     module = PixelEncoder(pretrained.encoder, pretrained.mean, pretrained.std)
     function = module.function(None, size, size, channels)
-    tf2onnx.convert.from_function(
-        function, function.input_signature, opset=_OPSET, output_path=str(path)
+    model, _ = tf2onnx.convert.from_function(
+        function, function.input_signature, opset=_OPSET
     )
+    onnx.helper.set_model_props(model, {"moco_tf": provenance})
+    onnx.save(model, str(path))
 
 
 def onnx_features(path: Path, images: np.ndarray) -> np.ndarray:

@@ -14,7 +14,7 @@ import tensorflow as tf
 from tensorflow import keras
 
 from moco_tf.config import Config, load_config
-from moco_tf.interchange.architecture import rebuild
+from moco_tf.interchange.architecture import describe, rebuild
 from moco_tf.interchange.errors import InterchangeError
 
 
@@ -45,6 +45,11 @@ class Pretrained:
     config: Config | None
     digest: str
     path: Path
+
+    @property
+    def architecture(self) -> str:
+        """SHA-256 of the encoder's description: the same weights may be of others."""
+        return hashlib.sha256(describe(self.encoder).encode()).hexdigest()
 
 
 def load_pretrained(path: str | os.PathLike) -> Pretrained:
@@ -89,6 +94,20 @@ def load_pretrained(path: str | os.PathLike) -> Pretrained:
         digest=weights_digest(weights),
         path=path,
     )
+
+
+def present_digest(path: Path) -> str | None:
+    """Digest of the weights at `path`, without building the encoder; None: no export.
+
+    Args:
+        path: a run directory or a SavedModel.
+    """
+    nested = path / "saved_model"
+    try:
+        weights = _read_weights(nested if nested.is_dir() else path)
+    except (ValueError, tf.errors.OpError):
+        return None
+    return weights_digest(weights) if weights else None
 
 
 def weights_digest(weights: Sequence[np.ndarray]) -> str:

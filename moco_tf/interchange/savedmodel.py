@@ -66,8 +66,8 @@ def export_saved_model(
 
     Raises:
         InterchangeError: the sizes or the channels contradict each other, the encoder
-            cannot be rebuilt, or the reloaded export disagrees with `encoder`; nothing
-            is written then.
+            cannot be rebuilt, `path` is something else than an export, or the reloaded
+            one disagrees with `encoder`; nothing is written then.
     """
     _check_arguments(encoder, image_size, resize, mean, std, channels)
     preprocessing = preprocessing_document(image_size, resize, mean, std, channels)
@@ -76,7 +76,7 @@ def export_saved_model(
     module = ServedEncoder(
         _in_float32(description, encoder), mean, std, image_size, resize
     )
-    with replacing(path) as new:
+    with replacing(path, folder=True) as new:
         tf.saved_model.save(module, str(new), signatures=module.signatures())
         extra = new / "assets.extra"
         extra.mkdir()

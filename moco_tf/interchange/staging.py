@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all."""
+"""Files and folders that appear whole or not at all."""
 
 from __future__ import annotations
 
@@ -12,8 +12,31 @@ from pathlib import Path
 from moco_tf.interchange.errors import InterchangeError
 
 
+def check_replaceable(path: str | os.PathLike, folder: bool) -> None:
+    """Raises InterchangeError where writing `path` would destroy something else.
+
+    Args:
+        path: the file or folder to make.
+        folder: whether it is a folder, which replaces an empty one or a SavedModel of
+            this project only; a file replaces any file.
+    """
+    path = Path(path)
+    if not folder and path.is_dir():
+        raise InterchangeError(f"{path} is a folder; name a file to write instead.")
+    if folder and os.path.lexists(path) and not path.is_dir():
+        raise InterchangeError(
+            f"{path} is a file, and a folder is to be written; give a path that does "
+            "not exist yet."
+        )
+    if folder and path.is_dir() and any(path.iterdir()) and not _is_own(path):
+        raise InterchangeError(
+            f"{path} is a folder of other things, no SavedModel that this project "
+            "wrote, and would be replaced; give a path that does not exist yet."
+        )
+
+
 @contextlib.contextmanager
-def replacing(path: str | os.PathLike) -> Iterator[Path]:
+def replacing(path: str | os.PathLike, folder: bool) -> Iterator[Path]:
     """Gives a path to write to; what is there takes `path`'s place at the end.
 
     An error in the body leaves `path` as it was, and nothing beside it. Only a file or
@@ -22,19 +45,16 @@ def replacing(path: str | os.PathLike) -> Iterator[Path]:
 
     Args:
         path: the file or folder to make; its parents are made as well.
+        folder: which of the two it is.
 
     Yields:
         A path of the same name in a new folder on the same disk.
 
     Raises:
-        InterchangeError: if `path` is a folder of something else or cannot be written.
+        InterchangeError: if `path` is something else or cannot be written.
     """
     path = Path(path)
-    if path.is_dir() and any(path.iterdir()) and not _is_saved_model(path):
-        raise InterchangeError(
-            f"{path} is a folder of other things, which would be replaced; give a path "
-            "that does not exist yet."
-        )
+    check_replaceable(path, folder)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         staging = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
@@ -43,19 +63,25 @@ def replacing(path: str | os.PathLike) -> Iterator[Path]:
             f"{path} cannot be written ({(error.strerror or 'no access').lower()}); "
             "give another path."
         ) from error
+    old = staging / "old"
     try:
         (staging / "new").mkdir()
         new = staging / "new" / path.name
         yield new
         report = path / "report"
-        if report.is_dir() and new.is_dir():
+        if report.is_dir():
             shutil.copytree(report, new / "report")
-        if path.exists():
-            path.rename(staging / "old")
-        new.rename(path)
+        if path.is_dir():  # which nothing replaces in one step
+            path.rename(old)
+        new.replace(path)
     finally:
+        # The old one is let go only when something stands in its place.
+        if old.exists() and not path.exists():
+            old.rename(path)
         shutil.rmtree(staging, ignore_errors=True)
 
 
-def _is_saved_model(path: Path) -> bool:
-    return (path / "saved_model.pb").is_file()
+def _is_own(path: Path) -> bool:
+    return (path / "saved_model.pb").is_file() and (
+        path / "assets.extra" / "encoder.json"
+    ).is_file()

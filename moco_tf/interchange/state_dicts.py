@@ -12,18 +12,23 @@ from moco_tf.interchange.errors import InterchangeError
 from moco_tf.interchange.torch_files import read_torch_file
 
 
-def write_state_dict(state: Mapping[str, np.ndarray], path: Path) -> None:
+def write_state_dict(
+    state: Mapping[str, np.ndarray], path: Path, provenance: str
+) -> None:
     """Writes a state dict that torch or timm loads with `strict=True`.
 
     Args:
         state: name -> array.
         path: ends in `.safetensors`, or in `.pth` or `.pt`, for which torch is needed.
+        provenance: text for the metadata of a `.safetensors`, under "moco_tf"; a
+            `.pth` has no place for it that `strict=True` allows.
 
     Raises:
         InterchangeError: if torch is needed and missing.
     """
     if path.suffix == ".safetensors":
-        path.write_bytes(safetensors.numpy.save(dict(state), {"format": "pt"}))
+        metadata = {"format": "pt", "moco_tf": provenance}
+        path.write_bytes(safetensors.numpy.save(dict(state), metadata))
         return
     try:
         import torch

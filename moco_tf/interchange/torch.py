@@ -91,7 +91,7 @@ def load_torch_state_dict(model: keras.Model, state_dict: Mapping) -> None:
         ],
     }
     found = "; ".join(
-        f"{len(names)} {problem}: {', '.join(names[:5])}{', ...' * (len(names) > 5)}"
+        f"{len(names)} {problem}: {', '.join(names)}"
         for problem, names in problems.items()
         if names
     )

@@ -31,6 +31,7 @@ def close(
     monitor: Monitor | None,
     baselines: dict,
     history: callbacks.HistoryCSV,
+    num_images: int,
 ) -> dict:
     """Exports the encoder, draws the pictures and prints the closing table.
 
@@ -40,13 +41,14 @@ def close(
         monitor: None where there is no labelled set.
         baselines: what `Monitor.baselines` gave.
         history: of all epochs.
+        num_images: how many it learnt from.
 
     Returns:
         The baselines and, under "trained", the same figures of the trained encoder.
     """
     run_dir = config.run_dir
     encoders.batchnorm.share_statistics(model)
-    _export(config, model)
+    _export(config, model, num_images)
     figures = dict(baselines)
     if monitor is not None:
         last = history.read()[-1]
@@ -77,7 +79,7 @@ def close(
     return figures
 
 
-def _export(config, model):
+def _export(config, model, num_images):
     normalise = model.augment.layers[-1]
     size = config.data.image_size
     export_saved_model(
@@ -91,11 +93,18 @@ def _export(config, model):
         provenance={
             "recipe": config.name,
             "method": config.method.name,
-            "data": config.data.name or config.data.source,
+            "data": config.data.name or _folder_name(config) or config.data.source,
+            "images": num_images,
             "epochs": config.train.epochs,
             "git_revision": _revision(),
         },
     )
+
+
+def _folder_name(config):
+    if config.data.source != "folder":
+        return None
+    return f"folder {pathlib.Path(config.data.data_dir).expanduser().resolve().name}"
 
 
 def _pictures(config, model, monitor, baselines, history):
@@ -152,6 +161,7 @@ def _revision():
     if git is None:
         return "unknown"
     folder = pathlib.Path(__file__).parent
-    words = [git, "-C", str(folder), "rev-parse", "HEAD"]
+    words = [git, "-C", str(folder), "describe", "--always", "--abbrev=40"]
+    words += ["--exclude=*", "--dirty=+dirty"]  # no tags; changed since that commit
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     return done.stdout.strip() or "unknown"

@@ -152,7 +152,7 @@ def _run(config, strategy, run_dir):
             callbacks=watchers,
             verbose=0,
         )
-    figures = close(config, model, monitor, baselines, history)
+    figures = close(config, model, monitor, baselines, history, source.num_examples)
     return {**figures, "run_dir": str(run_dir)}
 
 

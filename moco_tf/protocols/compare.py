@@ -11,16 +11,19 @@ from dataclasses import dataclass
 
 from moco_tf.config import ConfigError, load_config
 from moco_tf.config.protocols import Compare
+from moco_tf.interchange.pretrained import present_digest
 from moco_tf.protocols.figures import grouped_points
 from moco_tf.protocols.output import (
     mean_and_spread,
+    results_folder,
     summary,
     text_table,
     write_results,
 )
 
 _NOT_A_SETTING = ("name", "runs_dir", "seed")
-_NO_CONDITION = ("out", "seed", "distribution", "features")
+_NO_CONDITION = ("out", "save", "seed", "distribution", "features")
+_DIGESTS = ("weights", "architecture")
 
 
 @dataclass(frozen=True)
@@ -33,12 +36,16 @@ class Run:
             its path, so that it stands alone.
         figures: name -> share from 0 to 1.
         conditions: protocol -> JSON of the settings and data that it was run with.
+        encoders: protocol -> digests of the "weights" and "architecture" it judged.
+        weights: digest of the weights that lie there now; None where there are none.
     """
 
     name: str
     setting: dict
     figures: dict
     conditions: dict
+    encoders: dict
+    weights: str | None
 
 
 def run(settings: Compare, paths: Sequence[pathlib.Path]) -> dict:
@@ -52,11 +59,13 @@ def run(settings: Compare, paths: Sequence[pathlib.Path]) -> dict:
         What results.json holds.
 
     Raises:
-        ConfigError: a path has no results.
+        ConfigError: a path has no results, or nowhere to write.
     """
     if len({path.resolve() for path in paths}) < len(paths):
         raise ConfigError("a run is named twice; name each run once.")
     runs = [read_run(path) for path in paths]
+    place = pathlib.Path(os.path.abspath(paths[0])).parent
+    folder = results_folder(place / "compare", settings.out)
     groups = _group(runs)
     names = _names(groups)
     figures = list(dict.fromkeys(figure for one in runs for figure in one.figures))
@@ -78,10 +87,8 @@ def run(settings: Compare, paths: Sequence[pathlib.Path]) -> dict:
         "rows": rows,
         "runs": [dataclasses.asdict(one) for one in runs],
         "differences": _differences(groups, names),
-        "warnings": _unlike_conditions(runs),
+        "warnings": [*_unlike_conditions(runs), *_unlike_weights(runs)],
     }
-    place = pathlib.Path(os.path.abspath(paths[0])).parent
-    folder = pathlib.Path(settings.out) if settings.out else place / "compare"
     # Top-5 is in results.csv; what a person compares is the top-1.
     shown = {
         figure.removesuffix(" top1").replace("_", " "): values[figure]
@@ -113,7 +120,7 @@ def read_run(path: pathlib.Path) -> Run:
     Raises:
         ConfigError: there are none, or a file is damaged.
     """
-    report, figures, conditions = path / "report", {}, {}
+    report, figures, conditions, encoders = path / "report", {}, {}, {}
     if not path.is_dir():
         raise ConfigError(f"{path} is not a directory; name runs such as runs/demo.")
     if (report / "summary.json").is_file():
@@ -131,6 +138,8 @@ def read_run(path: pathlib.Path) -> Run:
         if "data" in results:  # which images these were, however they were named
             asked["data"] = results["data"]
         conditions[protocol] = json.dumps(asked, sort_keys=True)
+        encoder = results.get("encoder", {}).items()
+        encoders[protocol] = {k: v for k, v in encoder if k in _DIGESTS}
     if not figures:
         raise ConfigError(
             f"{path} has no results to compare; measure some first, for instance with "
@@ -142,7 +151,8 @@ def read_run(path: pathlib.Path) -> Run:
         setting = {
             key: value for key, value in _flat(tree) if key not in _NOT_A_SETTING
         }
-    return Run(path.resolve().name, setting, figures, conditions)
+    weights = present_digest(path)
+    return Run(path.resolve().name, setting, figures, conditions, encoders, weights)
 
 
 def _read(file):
@@ -209,3 +219,28 @@ def _unlike_conditions(runs):
                 "data, so they do not compare; run it again with the same for all."
             )
     return warnings
+
+
+def _unlike_weights(runs):
+    """Sentences on runs whose figures are not all of the weights that they have."""
+    warnings = []
+    for one in runs:
+        now = {"weights": one.weights} if one.weights else {}
+        stale = [name for name, its in one.encoders.items() if _differ([its, now])]
+        if stale:
+            warnings.append(
+                f"The figures of {one.name} for {', '.join(stale)} are of other "
+                "weights than it has now; measure them again."
+            )
+        elif _differ(one.encoders.values()):
+            warnings.append(
+                f"The figures of {one.name} for {', '.join(one.encoders)} are of "
+                "different encoders; measure them again."
+            )
+    return warnings
+
+
+def _differ(encoders):
+    """Whether a digest that several have is not the same in all."""
+    found = [{its[key] for its in encoders if key in its} for key in _DIGESTS]
+    return any(len(values) > 1 for values in found)

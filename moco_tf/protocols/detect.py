@@ -23,6 +23,7 @@ from moco_tf.evaluation.detection import (
     Detector,
     build_detector,
     compile_detector,
+    largest_object,
     true_boxes,
 )
 from moco_tf.interchange import Pretrained
@@ -59,17 +60,29 @@ def run(settings: Detect, pretrained: Pretrained) -> dict:
             pycocotools is missing, or the batch does not fit the replicas.
         DataError: the data cannot be had or do not fit.
     """
+    folder = results_folder(pretrained.path / "report" / "detect", settings.out)
     try:
         require_pycocotools()
     except ImportError as error:
         raise ConfigError(str(error)) from error
-    folder = results_folder(pretrained, "detect", settings.out)
     replicas = tf.distribute.get_strategy().num_replicas_in_sync
     require(
         settings.batch_size % replicas == 0 and settings.batch_size >= 2 * replicas,
         f"batch_size={settings.batch_size} does not give {replicas} replicas equally "
         f"many images, at least 2; use a multiple of {replicas}.",
     )
+    try:
+        largest = largest_object(pretrained.encoder)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+    if settings.image_size > largest:
+        log.warning(
+            "At image_size=%d objects of more than %d pixels match no anchor of this "
+            "encoder and are not learnt; use image_size=%d.",
+            settings.image_size,
+            largest,
+            largest // 32 * 32,
+        )
     train, test = _open(settings.data)
     truth = true_boxes(test)
     if all(boxes.difficult.all() for boxes in truth):

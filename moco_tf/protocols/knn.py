@@ -38,7 +38,7 @@ def run(settings: KNN, pretrained: Pretrained) -> dict:
         ConfigError: more neighbours than training images, or nowhere to write.
         DataError: the data cannot be had or do not fit.
     """
-    folder = results_folder(pretrained, "knn", settings.out)
+    folder = results_folder(pretrained.path / "report" / "knn", settings.out)
     train_set, test_set = open_labelled_sets(settings.data, pretrained)
     count = train_set.source.num_examples
     if max(settings.k) > count:
@@ -73,9 +73,10 @@ def run(settings: KNN, pretrained: Pretrained) -> dict:
     vote = f"k {settings.k[shown]}, {_describe(temperatures[0])}"
     warning = explain_chance(
         headline,
-        test,
+        test.labels,
         "the encoder is untrained, or what it learnt has nothing to do with these "
         "classes; compare with an untrained encoder.",
+        features=test.features,
     )
     title = f"kNN ({vote}): {percent(headline)}"
     table = [

@@ -14,14 +14,9 @@ import tensorflow as tf
 from moco_tf.augment import Normalize
 from moco_tf.config import ConfigError, Data
 from moco_tf.config.protocols import Extraction, LabelledData
-from moco_tf.data.labelled import evenly_spread, subset
+from moco_tf.data.labelled import check_labels, evenly_spread, subset
 from moco_tf.data.pipeline import labelled_batches
-from moco_tf.data.sources import (
-    DataError,
-    Source,
-    check_same_classes,
-    open_source,
-)
+from moco_tf.data.sources import Source, check_same_classes, open_source
 from moco_tf.evaluation.cache import cached_features
 from moco_tf.evaluation.features import FeatureExtractor, Features
 from moco_tf.interchange import Pretrained
@@ -55,7 +50,7 @@ def open_labelled_sets(
         ConfigError: a SavedModel alone names no images, and neither did the user.
         DataError: a set cannot be opened or has no labels, or classes differ.
     """
-    asked = _resolve(data, pretrained)
+    asked = resolve_labelled(data, pretrained)
     train, test = (
         _open(part, pretrained.channels, most)
         for part, most in zip(asked, (data.max_train, data.max_test))
@@ -81,6 +76,7 @@ def extract(
         title: what the images are, for the progress bar.
 
     Raises:
+        ConfigError: some features are not finite.
         DataError: some images have no label.
     """
 
@@ -99,10 +95,13 @@ def extract(
             Normalize(pretrained.mean, pretrained.std),
             tf.distribute.get_strategy(),
         )
-        return extractor.extract(batches, title)
+        features = extractor.extract(batches, title)
+        _check_finite(features, precision, title)
+        return features
 
     key = {
         "weights": pretrained.digest,
+        "architecture": pretrained.architecture,
         "precision": precision,
         "data": labelled.facts,
         "image_size": pretrained.image_size,
@@ -112,17 +111,32 @@ def extract(
     }
     folder = pretrained.path / "report" / "features"
     features = cached_features(folder, key, run) if settings.cache else run()
-    unlabelled = int(np.sum(features.labels < 0))
-    if unlabelled:
-        raise DataError(
-            f"{unlabelled} of the {len(features)} {title} images have no label; name a "
-            "split whose images are all labelled."
-        )
+    check_labels(features.labels, title)
     return features
 
 
-def _resolve(data, pretrained):
-    """Training and test `Data`."""
+def _check_finite(features, precision, title):
+    broken = int(np.sum(~np.isfinite(features.features).all(axis=1)))
+    if not broken:
+        return
+    cause = (
+        "its training diverged; train it again with a lower learning rate."
+        if precision != "mixed_float16"
+        else "numbers above 65,504 probably overflow in mixed_float16; use "
+        "--precision=mixed_bfloat16 or float32."
+    )
+    raise ConfigError(
+        f"the encoder gives features that are not finite for {broken} of the "
+        f"{len(features)} {title} images: {cause}"
+    )
+
+
+def resolve_labelled(data: LabelledData, pretrained: Pretrained) -> list[Data]:
+    """What to open for training and for test: the user's words, else the run's own.
+
+    Raises:
+        ConfigError: as `open_labelled_sets`.
+    """
     config = pretrained.config
     if config is None and data.source is None:
         raise ConfigError(

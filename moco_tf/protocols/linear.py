@@ -27,7 +27,7 @@ def run(settings: Linear, pretrained: Pretrained) -> dict:
         DataError: the data cannot be had or do not fit.
     """
     name = f"linear_{settings.protocol}"
-    folder = results_folder(pretrained, name, settings.out)
+    folder = results_folder(pretrained.path / "report" / name, settings.out)
     train_set, test_set = open_labelled_sets(settings.data, pretrained)
     test = extract(test_set, pretrained, settings.features, settings.precision, "test")
     learn = sweep if settings.protocol == "cached" else train

@@ -52,9 +52,10 @@ def sweep(
         raise DataError(str(error)) from error
     warning = explain_chance(
         best.top1,
-        test,
+        test.labels,
         "the encoder is untrained, what it learnt has nothing to do with these "
         "classes, or every candidate diverged; try lower --sweep.learning_rates.",
+        features=test.features,
     )
     grid = np.array([c.held_out for c in tried if c.solver == "sgd"])
     grid = grid.reshape(len(candidates.learning_rates), len(candidates.weight_decays))

@@ -13,7 +13,7 @@ from moco_tf.augment import Normalize
 from moco_tf.callbacks import Progress
 from moco_tf.config import ConfigError
 from moco_tf.config.protocols import Linear
-from moco_tf.data.labelled import even_batches, labelled_crops
+from moco_tf.data.labelled import even_batches, labelled_crops, require_labels
 from moco_tf.evaluation.chance import explain_chance
 from moco_tf.evaluation.classifier import LinearClassifier
 from moco_tf.evaluation.features import Features
@@ -93,10 +93,11 @@ def train(
 
     Raises:
         ConfigError: the training diverged.
+        DataError: some images have no label.
     """
     strategy = tf.distribute.get_strategy()
     recipe = recipe_of(settings, pretrained.encoder)
-    source = train_set.source
+    source = require_labels(train_set.source, "training")
     steps = math.ceil(source.num_examples / recipe.batch_size)
     dataset = labelled_crops(
         source,
@@ -135,9 +136,10 @@ def train(
         )
     warning = explain_chance(
         last["test_top1"],
-        test,
+        test.labels,
         cause_of_chance(recipe, last, source.num_classes),
         last["top1"],
+        test.features,
     )
     table = text_table(
         [f"linear, {settings.protocol}", "top-1", "top-5", "loss"],

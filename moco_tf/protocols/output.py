@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import errno
 import json
 import os
 import pathlib
@@ -21,27 +22,31 @@ from moco_tf.interchange import Pretrained
 
 
 def results_folder(
-    pretrained: Pretrained, protocol: str, out: str | None
+    default: pathlib.Path, out: str | None, key: str = "out"
 ) -> pathlib.Path:
-    """Where a protocol's results go, checked to be writable before work starts.
+    """Where a command's results go, checked to be writable before work starts.
 
     Args:
-        pretrained: the encoder; by default results lie beside its weights.
-        protocol: name of the folder there.
+        default: the folder where the user names none.
         out: the user's own folder, or None.
+        key: of the setting to change, for the sentence.
 
     Raises:
-        ConfigError: the folder cannot be made.
+        ConfigError: the folder cannot be made or written to.
     """
-    folder = pathlib.Path(out) if out else pretrained.path / "report" / protocol
+    folder = pathlib.Path(out) if out else default
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".results-", dir=folder.parent):
-            pass
+        if os.path.lexists(folder) and not folder.is_dir():
+            raise FileExistsError(errno.EEXIST, "a file of that name exists")
+        # Files are made beside the folder and moved into it.
+        for place in {folder.parent, folder if folder.is_dir() else folder.parent}:
+            with tempfile.TemporaryDirectory(prefix=".results-", dir=place):
+                pass
     except OSError as error:
         raise ConfigError(
             f"{folder} cannot be written ({(error.strerror or 'no access').lower()}); "
-            "choose another folder with --out=PATH."
+            f"choose another folder with --{key}=PATH."
         ) from None
     return folder
 
@@ -91,7 +96,11 @@ def conclude(
         "figures": outcome.figures,
         "warning": outcome.warning,
         **outcome.facts,
-        "encoder": {**pretrained.provenance, "weights": pretrained.digest},
+        "encoder": {
+            **pretrained.provenance,
+            "weights": pretrained.digest,
+            "architecture": pretrained.architecture,
+        },
         "settings": plain(dataclasses.asdict(settings)),
     }
     write_results(folder, document, outcome.rows, outcome.pictures)

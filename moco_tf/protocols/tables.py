@@ -16,6 +16,7 @@ from moco_tf.config.sweep import Row, Sweep, load_sweep
 from moco_tf.protocols.figures import dots, lines
 from moco_tf.protocols.output import (
     mean_and_spread,
+    results_folder,
     summary,
     text_table,
     write_results,
@@ -35,7 +36,8 @@ def run(settings: Tables, paths: Sequence[pathlib.Path]) -> dict:
         Sweep's name -> what its results.json holds.
 
     Raises:
-        ConfigError: a path is no sweep, or none of its runs has the figure.
+        ConfigError: a path is no sweep, none of its runs has the figure, or nowhere
+            to write.
     """
     if settings.out and len(paths) > 1:
         raise ConfigError(
@@ -53,6 +55,7 @@ def _table(settings, path):
             "train.py --sweep configs/sweeps/ablation.yaml."
         )
     sweep = load_sweep(file)
+    folder = results_folder(path / "table", settings.out)
     finished = [_finished(path, row, sweep) for row in sweep.rows]
     rows = [
         _row(row, of_row, settings.figure) for row, of_row in zip(sweep.rows, finished)
@@ -70,7 +73,6 @@ def _table(settings, path):
         "data": _data(path, sweep),
         "rows": rows,
     }
-    folder = pathlib.Path(settings.out) if settings.out else path / "table"
     picture = _picture(sweep, finished, settings.figure)
     write_results(folder, document, rows, {"table": picture})
     text = [
