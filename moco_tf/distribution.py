@@ -94,6 +94,14 @@ def hosts(strategy: tf.distribute.Strategy) -> int:
     return getattr(strategy.extended, "_num_workers", 1)
 
 
+def least_of_hosts(strategy: tf.distribute.Strategy, value: int) -> int:
+    """The least of what the hosts give, the same on each of them."""
+    if hosts(strategy) == 1:
+        return value
+    everyone = strategy.run(lambda: gather(tf.constant([value])))
+    return int(tf.reduce_min(strategy.experimental_local_results(everyone)[0]))
+
+
 def local_replicas(strategy: tf.distribute.Strategy) -> int:
     """How many replicas each host has; keys are shuffled only among these."""
     return strategy.num_replicas_in_sync // hosts(strategy)

@@ -13,14 +13,14 @@ from test_pretrain import SMALL
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 
 
-@pytest.mark.slow
-def test_two_workers_train_in_step_and_keep_their_own_files(tmp_path):
+def train(folder, *overrides):
+    """What two workers print, one replica each."""
     with socket.socket() as one, socket.socket() as two:
         for sock in (one, two):
             sock.bind(("127.0.0.1", 0))
         workers = [f"127.0.0.1:{sock.getsockname()[1]}" for sock in (one, two)]
     words = [f"--{word}" for word in SMALL]
-    words += [f"--runs_dir={tmp_path}", "--name=run", "--monitor.every=0"]
+    words += [f"--runs_dir={folder}", "--name=run", "--monitor.every=0", *overrides]
     processes = []
     for index in (0, 1):
         task = {"type": "worker", "index": index}
@@ -35,14 +35,38 @@ def test_two_workers_train_in_step_and_keep_their_own_files(tmp_path):
                 text=True,
             )
         )
+    printed = []
     for process in processes:
         out, err = process.communicate(timeout=500)
         assert "Next" in out, err[-2000:]
+        printed.append(out)
+    return printed
+
+
+def histories(folder):
+    """The first columns, all figures of the loss, of both workers' histories."""
+    return [
+        [
+            line.split(",")[:7]
+            for line in (folder / "run" / place / "history.csv").read_text().split()
+        ]
+        for place in ("", "worker-1")
+    ]
+
+
+@pytest.mark.slow
+def test_two_workers_train_in_step_keep_their_own_files_and_go_on_together(tmp_path):
+    for out in train(tmp_path):
         # A host's only replica has no other to shuffle its keys with.
         assert "Batch norm in 8 groups per replica" in out
-    first, second = (
-        (tmp_path / "run" / place / "history.csv").read_text().splitlines()
-        for place in ("", "worker-1")
-    )
-    figures = [[line.split(",")[:7] for line in lines] for lines in (first, second)]
-    assert figures[0] == figures[1] and len(first) == 3
+    first, second = histories(tmp_path)
+    assert first == second and len(first) == 3
+    # The second worker dies before it has saved the second epoch.
+    folder = tmp_path / "run" / "worker-1" / "checkpoints"
+    for file in folder.glob("epoch-2*"):
+        file.unlink()
+    (folder / "checkpoint").write_text('model_checkpoint_path: "epoch-1"\n')
+    for out in train(tmp_path):
+        assert "Continuing after epoch 1 of 2" in out
+    again = histories(tmp_path)
+    assert again[0] == again[1] == first

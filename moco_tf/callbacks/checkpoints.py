@@ -47,18 +47,27 @@ class Checkpoints(keras.callbacks.Callback):
             state, str(self.folder), max_to_keep=self.keep, checkpoint_name="epoch"
         )
 
-    def restore(self) -> int:
-        """Restores the newest checkpoint, if there is one.
+    def newest(self) -> int:
+        """How many epochs the newest checkpoint has behind it; 0 without one."""
+        path = self._manager.latest_checkpoint
+        return int(path.rpartition("-")[2]) if path else 0
+
+    def restore(self, epoch: int | None = None) -> int:
+        """Restores a checkpoint, if there is one.
+
+        Args:
+            epoch: which; None is the newest, 0 restores none.
 
         Returns:
             How many epochs it has behind it; 0 without one.
 
         Raises:
-            RunError: if the checkpoint is of another model or cannot be read.
+            RunError: if the checkpoint is missing, of another model, or unreadable.
         """
-        path = self._manager.latest_checkpoint
-        if path is None:
+        epoch = self.newest() if epoch is None else epoch
+        if not epoch:
             return 0
+        path = str(self.folder / f"epoch-{epoch}")
         try:
             status = self._state.restore(path)
             status.assert_existing_objects_matched()

@@ -17,6 +17,7 @@ from moco_tf.distribution import (
     DistributionError,
     describe,
     hosts,
+    least_of_hosts,
     local_replicas,
     make_strategy,
     worker_index,
@@ -115,7 +116,8 @@ def _run(config, strategy, run_dir):
         config.train.keep_checkpoints,
     )
     checkpoints.set_model(model)
-    done = checkpoints.restore()
+    # A host that died before another one saved lacks that epoch.
+    done = checkpoints.restore(least_of_hosts(strategy, checkpoints.newest()))
     if done:
         log.info("Continuing after epoch %d of %d.", done, config.train.epochs)
     monitor = Monitor(config, model) if config.monitor.every else None
