@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
-torch.set_num_threads(1)  # beside TensorFlow's, on nets as small as these
 nn = torch.nn
 
 # TensorFlow's GELU has it rounded; what follows is then equal to all digits.

@@ -10,12 +10,10 @@ from tensorflow import keras
 
 from moco_tf import callbacks
 from moco_tf.config import Config, ConfigError, dump, load_config, validate
-from moco_tf.contrast import bank_bytes
 from moco_tf.data.pipeline import steps_per_epoch, two_views
 from moco_tf.data.sources import DataError
 from moco_tf.distribution import (
     DistributionError,
-    describe,
     hosts,
     least_of_hosts,
     local_replicas,
@@ -24,6 +22,7 @@ from moco_tf.distribution import (
 )
 from moco_tf.interchange.errors import InterchangeError
 from moco_tf.log import set_up_log
+from moco_tf.pretrain.announce import announce, announce_bank
 from moco_tf.pretrain.build import build_model
 from moco_tf.pretrain.closing import close
 from moco_tf.pretrain.monitor import Monitor, open_data
@@ -102,14 +101,12 @@ def _run(config, strategy, run_dir):
     source = open_data(config.data, config)
     batch = config.train.batch_size
     steps = config.train.steps_per_epoch or steps_per_epoch(source, batch)
-    if config.method.name == "memory_bank":  # said before memory for it is taken
-        size = bank_bytes(source.num_examples, config.method.dim) / 2**20
-        log.info("The memory bank takes %.1f MiB on each replica.", size)
+    announce_bank(config, source)  # before memory for it is taken
     with strategy.scope():
         model = build_model(
             config, steps, local_replicas(strategy), source.num_examples
         )
-    _announce(config, source, steps, strategy, model)
+    announce(config, source, steps, strategy, model)
     checkpoints = callbacks.Checkpoints(
         run_dir / "checkpoints",
         config.train.checkpoint_every,
@@ -244,45 +241,3 @@ def _distributed(config, strategy, source, start_step):
         return batches.rebatch(share, drop_remainder=True)
 
     return strategy.distribute_datasets_from_function(of_host)
-
-
-def _announce(config, source, steps, strategy, model):
-    batch = config.train.batch_size
-    log.info(
-        "%s: %s on %s images, %d epochs of %d steps of %d images on %s, %s.",
-        config.name,
-        config.method.name,
-        f"{source.num_examples:,}",
-        config.train.epochs,
-        steps,
-        batch,
-        describe(strategy),
-        config.train.precision,
-    )
-    log.info(
-        "Learning rate %.4g (%.4g for a batch of 256, %s scaling); %s negatives a "
-        "query.",
-        config.effective_learning_rate,
-        config.optimizer.learning_rate,
-        {"linear": "linear", "sqrt": "square-root"}[config.optimizer.scaling],
-        f"{model.negatives(batch):,}",
-    )
-    groups = getattr(model, "bn_groups", None)
-    if groups is None:
-        log.info("Batch norm over the global batch.")
-    elif groups > 1 or local_replicas(strategy) > 1:
-        log.info(
-            "Batch norm %s; keys %s.",
-            f"in {groups} groups per replica" if groups > 1 else "per replica",
-            "shuffled over these (ShuffleBN)"
-            if config.method.shuffle_keys
-            else "not shuffled, as method.shuffle_keys=false asks",
-        )
-    if config.method.name == "moco" and config.method.queue_size > source.num_examples:
-        log.warning(
-            "The queue (method.queue_size=%d) is larger than the data set (%d images), "
-            "so it holds older keys of the query's own image, false negatives; make it "
-            "smaller, or set method.mask_same_image=true.",
-            config.method.queue_size,
-            source.num_examples,
-        )

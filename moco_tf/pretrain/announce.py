@@ -1,0 +1,79 @@
+"""What a run says of itself before it starts."""
+
+from __future__ import annotations
+
+import logging
+
+import tensorflow as tf
+
+from moco_tf.config import Config
+from moco_tf.contrast import bank_bytes
+from moco_tf.data.sources import Source
+from moco_tf.distribution import describe, local_replicas
+from moco_tf.methods import ContrastiveModel
+
+log = logging.getLogger("moco_tf")
+
+
+def announce_bank(config: Config, source: Source) -> None:
+    """Says how much memory a memory bank takes, where the method has one."""
+    if config.method.name == "memory_bank":
+        size = bank_bytes(source.num_examples, config.method.dim) / 2**20
+        log.info("The memory bank takes %.1f MiB on each replica.", size)
+
+
+def announce(
+    config: Config,
+    source: Source,
+    steps: int,
+    strategy: tf.distribute.Strategy,
+    model: ContrastiveModel,
+) -> None:
+    """Says what runs where, at which rate, and how batch norm keeps from leaking.
+
+    Args:
+        config: the run.
+        source: the images to learn from.
+        steps: of an epoch.
+        strategy: the devices.
+        model: the method.
+    """
+    batch = config.train.batch_size
+    log.info(
+        "%s: %s on %s images, %d epochs of %d steps of %d images on %s, %s.",
+        config.name,
+        config.method.name,
+        f"{source.num_examples:,}",
+        config.train.epochs,
+        steps,
+        batch,
+        describe(strategy),
+        config.train.precision,
+    )
+    log.info(
+        "Learning rate %.4g (%.4g for a batch of 256, %s scaling); %s negatives a "
+        "query.",
+        config.effective_learning_rate,
+        config.optimizer.learning_rate,
+        {"linear": "linear", "sqrt": "square-root"}[config.optimizer.scaling],
+        f"{model.negatives(batch):,}",
+    )
+    groups = getattr(model, "bn_groups", None)
+    if groups is None:
+        log.info("Batch norm over the global batch.")
+    elif groups > 1 or local_replicas(strategy) > 1:
+        log.info(
+            "Batch norm %s; keys %s.",
+            f"in {groups} groups per replica" if groups > 1 else "per replica",
+            "shuffled over these (ShuffleBN)"
+            if config.method.shuffle_keys
+            else "not shuffled, as method.shuffle_keys=false asks",
+        )
+    if config.method.name == "moco" and config.method.queue_size > source.num_examples:
+        log.warning(
+            "The queue (method.queue_size=%d) is larger than the data set (%d images), "
+            "so it holds older keys of the query's own image, false negatives; make it "
+            "smaller, or set method.mask_same_image=true.",
+            config.method.queue_size,
+            source.num_examples,
+        )
