@@ -2,35 +2,22 @@
 
 from __future__ import annotations
 
-import itertools
 import logging
 import math
 import pathlib
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 
 import tensorflow as tf
-from tensorflow import keras
 
-from moco_tf.augment import Normalize
-from moco_tf.callbacks import Progress
-from moco_tf.config import ConfigError
 from moco_tf.config.limits import require
 from moco_tf.config.transfer import Finetune
-from moco_tf.data.balanced import balanced_subset, held_out
+from moco_tf.data.balanced import balanced_subset
 from moco_tf.data.labelled import require_labels
-from moco_tf.data.pipeline import labelled_batches
-from moco_tf.data.sources import Source
 from moco_tf.evaluation.chance import explain_chance
-from moco_tf.evaluation.finetune import (
-    build_classifier,
-    classifier_accuracy,
-    encoder_of,
-    fit_classifier,
-)
 from moco_tf.interchange import Pretrained, export_saved_model
 from moco_tf.interchange.staging import check_replaceable
 from moco_tf.protocols.figures import curves, grouped_points
+from moco_tf.protocols.finetune_trial import Trial
 from moco_tf.protocols.labelled_sets import open_labelled_sets, resolve_labelled
 from moco_tf.protocols.output import (
     Outcome,
@@ -82,7 +69,7 @@ def run(settings: Finetune, pretrained: Pretrained) -> dict:
     source = balanced_subset(source, settings.fraction, settings.seed)
     log.info("Fine-tuning on %s images.", f"{source.num_examples:,}")
     test = require_labels(test_set.source, "test")
-    trial = _Trial(settings, pretrained, source, test)
+    trial = Trial(settings, pretrained, source, test)
     arms = [trial.run("pretrained")]
     if settings.control:
         arms.append(trial.run("from scratch"))
@@ -116,118 +103,6 @@ def _name(settings, pretrained):
         config = asked.name.partition(":")[0].partition("/")[2].replace("/", "_")
     share = f"{100 * settings.fraction:g}pct" if settings.fraction < 1 else ""
     return "_".join(filter(None, ("finetune", config, share)))
-
-
-@dataclass(frozen=True)
-class _Arm:
-    """What came of one initialisation."""
-
-    start: str
-    learning_rate: float
-    head_multiplier: float
-    top1: float
-    top5: float
-    history: dict[str, list[float]]
-    candidates: list[dict]
-
-    def rows(self):
-        for candidate in self.candidates:
-            yield {"start": self.start, "trained_on": "kept part", **candidate}
-        yield {
-            "start": self.start,
-            "trained_on": "all",
-            "learning_rate": self.learning_rate,
-            "head_multiplier": self.head_multiplier,
-            "held_out": None,
-            "loss": self.history["loss"][-1],
-            "top1": self.top1,
-            "top5": self.top5,
-        }
-
-
-class _Trial:
-    """Chooses among the candidates, trains the winner, scores it on the test set."""
-
-    def __init__(self, settings, pretrained, source: Source, test: Source):
-        self.settings, self.pretrained = settings, pretrained
-        self.source, self.test = source, test
-        self.encoders = {}  # start -> what came of it, where they are to be saved
-        self.normalise = Normalize(pretrained.mean, pretrained.std)
-        self.grid = list(
-            itertools.product(settings.learning_rates, settings.head_multipliers)
-        )
-        if len(self.grid) > 1:
-            self.parts = held_out(source, settings.held_out, settings.seed)
-
-    def run(self, start: str) -> _Arm:
-        candidates, (rate, multiplier) = [], self.grid[0]
-        if len(self.grid) > 1:
-            candidates = [self._candidate(start, *pair) for pair in self.grid]
-            best = max(candidates, key=lambda candidate: candidate["held_out"])
-            rate, multiplier = best["learning_rate"], best["head_multiplier"]
-        log.info("%s: rate %g, head x%g.", start.capitalize(), rate, multiplier)
-        model, history = self._train(start, self.source, rate, multiplier)
-        if not math.isfinite(history["loss"][-1]):
-            raise ConfigError(
-                f"the loss is not finite in epoch {len(history['loss'])} of training "
-                f"{start}: learning_rates={rate:g} is too high for this data; try "
-                f"--learning_rates=[{rate / 10:g}]."
-            )
-        score = self._score(model, self.test, "test")
-        if self.settings.save:
-            self.encoders[start] = encoder_of(model)
-        return _Arm(start, rate, multiplier, **score, history=history,
-                    candidates=candidates)  # fmt: skip
-
-    def _candidate(self, start, rate, multiplier):
-        kept, held = self.parts
-        log.info("%s, candidate rate %g, head x%g:", start, rate, multiplier)
-        model, history = self._train(start, kept, rate, multiplier)
-        loss = history["loss"][-1]
-        diverged = not math.isfinite(loss)
-        top1 = 0.0 if diverged else self._score(model, held, "held out")["top1"]
-        log.info("diverged" if diverged else f"held out: {percent(top1)}")
-        return {
-            "learning_rate": rate,
-            "head_multiplier": multiplier,
-            "held_out": top1,
-            "loss": None if diverged else loss,
-            "top1": None,
-            "top5": None,
-        }
-
-    def _train(self, start, source, rate, multiplier):
-        keras.utils.set_random_seed(self.settings.seed)
-        try:
-            model = build_classifier(
-                self.pretrained.encoder,
-                source.num_classes,
-                self.normalise,
-                pretrained=start == "pretrained",
-            )
-        except ValueError as error:
-            raise ConfigError(str(error)) from error
-        history = fit_classifier(
-            model,
-            source,
-            self.settings,
-            image_size=self.pretrained.image_size,
-            channels=self.pretrained.channels,
-            learning_rate=rate,
-            head_multiplier=multiplier,
-            callbacks=[Progress()],
-        )
-        return model, history
-
-    def _score(self, model, source, title):
-        batches = labelled_batches(
-            source,
-            batch_size=self.settings.batch_size,
-            image_size=self.pretrained.image_size,
-            resize=self.pretrained.resize,
-            channels=self.pretrained.channels,
-        )
-        return classifier_accuracy(model, batches, title)
 
 
 def _save(encoders, settings, pretrained, facts):
