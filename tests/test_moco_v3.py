@@ -123,10 +123,10 @@ class PlainMoCoV3:
     [
         (small_encoder, lars, 1),
         (small_encoder, lars, 2),
-        (small_encoder, lars, 8),
         (small_vit, adamw, 1),
         (small_vit, adamw, 2),
-        # Its eight traces take minutes.
+        # Eight traces take minutes; the loop below has eight replicas too.
+        pytest.param(small_encoder, lars, 8, marks=pytest.mark.slow),
         pytest.param(small_vit, adamw, 8, marks=pytest.mark.slow),
     ],
 )
