@@ -38,11 +38,11 @@ def announce(
         strategy: the devices.
         model: the method.
     """
-    batch = config.train.batch_size
+    batch, method = config.train.batch_size, config.method
     log.info(
         "%s: %s on %s images, %d epochs of %d steps of %d images on %s, %s.",
         config.name,
-        config.method.name,
+        method.name,
         f"{source.num_examples:,}",
         config.train.epochs,
         steps,
@@ -66,14 +66,15 @@ def announce(
             "Batch norm %s; keys %s.",
             f"in {groups} groups per replica" if groups > 1 else "per replica",
             "shuffled over these (ShuffleBN)"
-            if config.method.shuffle_keys
+            if method.shuffle_keys
             else "not shuffled, as method.shuffle_keys=false asks",
         )
-    if config.method.name == "moco" and config.method.queue_size > source.num_examples:
+    is_too_long = method.name == "moco" and method.queue_size > source.num_examples
+    if is_too_long and not method.mask_same_image:
         log.warning(
             "The queue (method.queue_size=%d) is larger than the data set (%d images), "
             "so it holds older keys of the query's own image, false negatives; make it "
             "smaller, or set method.mask_same_image=true.",
-            config.method.queue_size,
+            method.queue_size,
             source.num_examples,
         )

@@ -1,0 +1,64 @@
+"""What a run says of itself before it starts."""
+
+import types
+
+import pytest
+import tensorflow as tf
+
+from moco_tf.config import load_config
+from moco_tf.pretrain import announce
+
+SOURCE = types.SimpleNamespace(num_examples=1000)
+
+
+@pytest.fixture
+def said(monkeypatch):
+    lines = []
+    for level in ("info", "warning"):
+        monkeypatch.setattr(
+            announce.log, level, lambda text, *values: lines.append(text % values)
+        )
+    return lines
+
+
+def say(*overrides, groups=8):
+    model = types.SimpleNamespace(negatives=lambda batch: 1024, bn_groups=groups)
+    config = load_config(None, overrides)
+    announce.announce(config, SOURCE, 7, tf.distribute.get_strategy(), model)
+
+
+@pytest.mark.parametrize(
+    "overrides, warns",
+    [
+        ((), True),
+        (("method.queue_size=1000",), False),
+        (("method.mask_same_image=true",), False),
+        (("method.name=simclr",), False),
+    ],
+)
+def test_queue_that_holds_a_querys_own_image_is_told_unless_masked(
+    said, overrides, warns
+):
+    say(*overrides)
+    assert any("false negatives" in line for line in said) == warns
+
+
+def test_devices_rate_and_batch_norm_are_told(said):
+    say("train.batch_size=64", "method.queue_size=64")
+    assert "16 epochs of 7 steps of 64 images on 1 replica (CPU)" in said[0]
+    assert "Learning rate 0.03 (0.12 for a batch of 256, linear" in said[1]
+    assert said[2] == (
+        "Batch norm in 8 groups per replica; keys shuffled over these (ShuffleBN)."
+    )
+
+
+def test_keys_that_are_not_shuffled_are_told(said):
+    say("method.shuffle_keys=false")
+    assert "keys not shuffled, as method.shuffle_keys=false asks" in said[2]
+
+
+def test_memory_of_a_bank_is_told(said):
+    announce.announce_bank(load_config(None, ["method.name=memory_bank"]), SOURCE)
+    assert said == ["The memory bank takes 0.5 MiB on each replica."]
+    announce.announce_bank(load_config(), SOURCE)
+    assert len(said) == 1
