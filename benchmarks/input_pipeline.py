@@ -5,9 +5,10 @@
 
 The photographs are noise of several scales, saved as JPEG of quality 90. `decode` only
 decodes them and `two_views` is the whole pipeline (decode once, two random resized
-crops with Pillow's filter); `pillow` makes the same crops with Pillow, as the reference
-does, in as many threads as there are cores (it lets go of the interpreter while it
-works). The ways take turns, three each; the fastest turn counts. Results go to
+crops with Pillow's filter); `pillow` makes the same crops with Pillow, in as many threads
+as there are cores (it lets go of the interpreter while it works), and `pillow_v2` all of
+MoCo v2's augmentation, as the reference's host does and this project's device. The ways
+take turns, three each; the fastest turn counts. Results go to
 benchmarks/input_pipeline.csv.
 """
 
@@ -16,6 +17,7 @@ from __future__ import annotations
 import argparse
 import concurrent.futures
 import csv
+import functools
 import itertools
 import math
 import os
@@ -23,19 +25,20 @@ import pathlib
 import random
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import numpy as np
 import tensorflow as tf
-from PIL import Image
+from PIL import Image, ImageEnhance, ImageFilter
 
 from moco_tf.data import open_source, two_views
 from moco_tf.data.crops import decode
 
 BATCH = 64
 TURNS = 3
+KINDS = (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color)
 
 
 def main() -> None:
@@ -52,7 +55,8 @@ def main() -> None:
         ways = {
             "decode": decoded(folder),
             "two_views": views(folder, options.image_size),
-            "pillow": pillow_views(folder, options.image_size),
+            "pillow": pillow_views(folder, options.image_size, lambda view, _: view),
+            "pillow_v2": pillow_views(folder, options.image_size, augmented),
         }
         rates = {way: [] for way in ways}
         for _ in range(TURNS):
@@ -107,8 +111,12 @@ def views(folder: str, image_size: int) -> Iterator[int]:
         yield len(batch["id"])
 
 
-def pillow_views(folder: str, image_size: int) -> Iterator[int]:
-    """The same with Pillow in threads."""
+def pillow_views(
+    folder: str,
+    image_size: int,
+    change: Callable[[Image.Image, random.Random], Image.Image],
+) -> Iterator[int]:
+    """The same with Pillow in threads, and a change of each view."""
     files = sorted(pathlib.Path(folder).glob("*.jpg"))
     numbers = random.Random(0)
 
@@ -116,7 +124,7 @@ def pillow_views(folder: str, image_size: int) -> Iterator[int]:
         with Image.open(file) as image:
             photograph = image.convert("RGB")
         crops = [random_crop(photograph, image_size, numbers) for _ in range(2)]
-        return [np.asarray(crop) for crop in crops]
+        return [np.asarray(change(crop, numbers)) for crop in crops]
 
     endless = itertools.cycle(files)
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
@@ -141,6 +149,38 @@ def random_crop(image: Image.Image, size: int, numbers: random.Random) -> Image.
     top = numbers.randint(0, height - rows)
     box = (left, top, left + columns, top + rows)
     return image.crop(box).resize((size, size), Image.Resampling.BILINEAR)
+
+
+def augmented(view: Image.Image, numbers: random.Random) -> Image.Image:
+    """MoCo v2's augmentation after the crop."""
+    if numbers.random() < 0.8:
+        jitters = [
+            jitter_hue,
+            *map(functools.partial(functools.partial, enhance), KINDS),
+        ]
+        numbers.shuffle(jitters)
+        for jitter in jitters:
+            view = jitter(view, numbers)
+    if numbers.random() < 0.2:
+        view = view.convert("L").convert("RGB")
+    if numbers.random() < 0.5:
+        view = view.filter(ImageFilter.GaussianBlur(numbers.uniform(0.1, 2.0)))
+    if numbers.random() < 0.5:
+        view = view.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    return view
+
+
+def enhance(kind: type, view: Image.Image, numbers: random.Random) -> Image.Image:
+    """Brightness, contrast or saturation times 0.6 to 1.4."""
+    return kind(view).enhance(numbers.uniform(0.6, 1.4))
+
+
+def jitter_hue(view: Image.Image, numbers: random.Random) -> Image.Image:
+    """The hue turned by a tenth at most."""
+    hue, saturation, value = view.convert("HSV").split()
+    shift = np.uint8(int(numbers.uniform(-0.1, 0.1) * 255) % 256)
+    hue = Image.fromarray(np.asarray(hue) + shift)
+    return Image.merge("HSV", (hue, saturation, value)).convert("RGB")
 
 
 def images_per_second(batches: Iterator[int], seconds: float) -> float:
