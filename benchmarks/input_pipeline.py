@@ -5,10 +5,10 @@
 
 The photographs are noise of several scales, saved as JPEG of quality 90. `decode` only
 decodes them and `two_views` is the whole pipeline (decode once, two random resized
-crops with Pillow's filter); `pillow` makes the same crops with Pillow, in as many threads
-as there are cores (it lets go of the interpreter while it works), and `pillow_v2` all of
-MoCo v2's augmentation, as the reference's host does and this project's device. The ways
-take turns, three each; the fastest turn counts. Results go to
+crops with Pillow's filter). `pillow` makes the same crops with Pillow, in as many
+threads as there are cores (it lets go of the interpreter while it works); `pillow_v2`
+adds all of MoCo v2's augmentation, which the reference's host does and this project's
+device. The ways take turns, three each; the fastest turn counts. Results go to
 benchmarks/input_pipeline.csv.
 """
 
@@ -154,10 +154,7 @@ def random_crop(image: Image.Image, size: int, numbers: random.Random) -> Image.
 def augmented(view: Image.Image, numbers: random.Random) -> Image.Image:
     """MoCo v2's augmentation after the crop."""
     if numbers.random() < 0.8:
-        jitters = [
-            jitter_hue,
-            *map(functools.partial(functools.partial, enhance), KINDS),
-        ]
+        jitters = [functools.partial(enhance, kind) for kind in KINDS] + [jitter_hue]
         numbers.shuffle(jitters)
         for jitter in jitters:
             view = jitter(view, numbers)

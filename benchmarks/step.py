@@ -1,6 +1,6 @@
 """Images a second of a MoCo step: inside `fit`, bare, and in PyTorch.
 
-    python -m benchmarks.step [--turns=2]
+    python -m benchmarks.step [--turns=2] [--networks ResNet50] [--precisions float32]
 
 `fit` is `MoCo.fit` with everything that train.py puts around a step: uint8 views, their
 augmentation, progress, health and logs. `bare` is `MoCo.train_step` as a graph on views
@@ -41,6 +41,10 @@ def main() -> None:
     """Measures, or, as a child, measures one way."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--turns", type=int, default=2, help="of each way")
+    parser.add_argument("--networks", nargs="+", choices=NETWORKS, default=NETWORKS)
+    parser.add_argument(
+        "--precisions", nargs="+", choices=PRECISIONS, default=PRECISIONS
+    )
     parser.add_argument("--child", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.child:
@@ -48,8 +52,8 @@ def main() -> None:
         return
     ways = [way for way in WAYS if way != "torch" or importlib.util.find_spec("torch")]
     rows = []
-    for network in NETWORKS:
-        for precision in PRECISIONS:
+    for network in options.networks:
+        for precision in options.precisions:
             rates = {way: [] for way in ways}
             for _ in range(options.turns):
                 for way in ways:
