@@ -192,13 +192,16 @@ def lines(
         panels: title -> for each row its values; rows without any are left out.
         x_label: what the abscissa is; its axis is logarithmic.
     """
-    size = (1.5 + 4.5 * len(panels), 3.8)
+    columns = min(2, len(panels))
+    rows = -(-len(panels) // columns)
+    size = (1.5 + 4.5 * columns, 3.8 * rows)
     figure = Figure(figsize=size, facecolor="white", layout="constrained")
+    grid = figure.subplots(rows, columns, squeeze=False).ravel()
+    for unused in grid[len(panels) :]:
+        unused.set_visible(False)
     series = list(dict.fromkeys(name for name, _ in points))
     ticks = sorted({x for _, x in points})
-    for axes, (title, values) in zip(
-        np.atleast_1d(figure.subplots(1, len(panels))), panels.items()
-    ):
+    for axes, (title, values) in zip(grid, panels.items()):
         look.title(axes, title)
         for name, colour in zip(series, look.COLOURS):
             own = sorted(
