@@ -29,6 +29,11 @@ rows:
   - {name: linear, overrides: [method.projection=linear, method.dim=8]}
 """
 
+TINY = (
+    "encoder.width=4", "data.image_size=16", "method.queue_size=64",
+    "train.batch_size=32", "train.steps_per_epoch=1",
+)  # fmt: skip
+
 
 @pytest.fixture
 def file(tmp_path):
@@ -151,10 +156,8 @@ def test_table_of_what_is_no_sweep_is_refused(tmp_path):
 
 def test_finished_run_is_not_repeated(file, tmp_path, capfd):
     small = [
-        f"runs_dir={tmp_path}", "encoder.width=4", "data.image_size=16",
-        "method.queue_size=64", "train.batch_size=32", "train.steps_per_epoch=1",
-        "monitor.max_train=100", "monitor.max_test=20", "monitor.knn_k=5",
-        "monitor.linear=false",
+        f"runs_dir={tmp_path}", *TINY, "monitor.max_train=100", "monitor.max_test=20",
+        "monitor.knn_k=5", "monitor.linear=false",
     ]  # fmt: skip
     file.write_text(SWEEP.replace("[0, 3]", "[0]"))
     sweep = load_sweep(file, small)
@@ -174,11 +177,7 @@ def test_failed_run_is_named_at_the_end_and_run_again(file, tmp_path, capfd):
     # What stands in the way of the first row's run is not one of its files.
     (tmp_path / "heads").mkdir()
     (tmp_path / "heads" / "mlp-seed0").write_text("in the way")
-    small = [
-        f"runs_dir={tmp_path}", "encoder.width=4", "data.image_size=16",
-        "method.queue_size=64", "train.batch_size=32", "train.steps_per_epoch=1",
-        "monitor.every=0",
-    ]  # fmt: skip
+    small = [f"runs_dir={tmp_path}", *TINY, "monitor.every=0"]
     file.write_text(SWEEP.replace("[0, 3]", "[0]"))
     sweep = load_sweep(file, small)
     (_, first), (_, second) = sweep.runs()
