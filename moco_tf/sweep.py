@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import dataclasses
-import logging
+import json
 import multiprocessing
 import os
 import pathlib
 import sys
 
-from moco_tf.config import Config, ConfigError, load_config
+from moco_tf.config import Config, ConfigError
+from moco_tf.config.identity import other_run
 from moco_tf.config.sweep import Sweep, dump_sweep
-
-log = logging.getLogger("moco_tf")
 
 
 def run_sweep(sweep: Sweep) -> pathlib.Path:
@@ -28,10 +26,19 @@ def run_sweep(sweep: Sweep) -> pathlib.Path:
         The folder that holds the runs and sweep.yaml.
 
     Raises:
-        ConfigError: if a configuration is wrong, or, at the end, if runs have failed.
+        ConfigError: if a configuration is wrong or its directory holds another run,
+            or, at the end, if runs have failed.
     """
     runs = sweep.runs()
     folder = runs[0][1].run_dir.parent
+    for _, config in runs:
+        if differing := other_run(config):
+            raise ConfigError(
+                f"{config.run_dir} holds a run of another configuration "
+                f"({'; '.join(differing[:3])}), and a table of both would compare "
+                "what is not the same; choose another --runs_dir for this sweep, or "
+                "remove that run."
+            )
     failed = []
     for number, (_, config) in enumerate(runs, 1):
         print(f"[{number}/{len(runs)}] {config.run_dir}", flush=True)
@@ -52,12 +59,11 @@ def run_sweep(sweep: Sweep) -> pathlib.Path:
 
 def is_finished(config: Config) -> bool:
     """Whether the run directory holds this very run, at its end."""
-    run_dir = config.run_dir
-    if not (run_dir / "report" / "summary.json").is_file():
+    try:
+        json.loads((config.run_dir / "report" / "summary.json").read_text())
+    except (OSError, ValueError):  # a broken file is written anew
         return False
-    before = load_config(run_dir / "config.yaml")
-    # The folder may have been moved, or be named from elsewhere.
-    return dataclasses.replace(before, runs_dir=config.runs_dir) == config
+    return not other_run(config)
 
 
 def _in_process(config):

@@ -21,8 +21,10 @@ def said(monkeypatch):
     return lines
 
 
-def say(*overrides, groups=8):
+def say(*overrides, groups=8, keys=True):
     model = types.SimpleNamespace(negatives=lambda batch: 1024, bn_groups=groups)
+    if keys:
+        model.key_encoder = None
     config = load_config(None, overrides)
     announce.announce(config, SOURCE, 7, tf.distribute.get_strategy(), model)
 
@@ -55,6 +57,11 @@ def test_devices_rate_and_batch_norm_are_told(said):
 def test_keys_that_are_not_shuffled_are_told(said):
     say("method.shuffle_keys=false")
     assert "keys not shuffled, as method.shuffle_keys=false asks" in said[2]
+
+
+def test_method_without_keys_is_not_said_to_shuffle_them(said):
+    say("method.name=memory_bank", keys=False)
+    assert said[2] == "Batch norm in 8 groups per replica."
 
 
 def test_memory_of_a_bank_is_told(said):

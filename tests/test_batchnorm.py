@@ -127,6 +127,17 @@ def test_layer_without_scale_and_centre_has_statistics_only():
     ]
 
 
+def test_groups_are_those_of_one_call():
+    encoder = small_encoder(BatchNormalization)
+    (layer,) = [x for x in encoder._flatten_layers() if type(x) is BatchNormalization]
+    encode(encoder, tf.constant(images((8, 4, 4, 3)), tf.float32), 4, sync=True)
+    assert (layer.groups, layer.sync) == (1, False)
+    with pytest.raises(ValueError, match="does not split"):
+        encode(encoder, tf.zeros((7, 4, 4, 3)), 4)
+    assert layer.groups == 1
+    assert encoder(tf.zeros((7, 4, 4, 3)), training=True).shape == (7, 4)
+
+
 def test_config_makes_the_same_layer():
     layer = BatchNormalization(
         groups=2, sync=True, momentum=0.8, gamma_initializer="zeros"

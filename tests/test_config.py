@@ -159,6 +159,21 @@ def test_resume_reads_the_run_where_it_now_lies(tmp_path):
     assert config.train.epochs == 4
 
 
+@pytest.mark.parametrize("word", ["link", "old/exp", ".", "../exp"])
+def test_resume_finds_the_run_behind_a_link(word, tmp_path, monkeypatch):
+    run = tmp_path / "old" / "exp"
+    run.mkdir(parents=True)
+    (run / "config.yaml").write_text(dump(load_config()))
+    (tmp_path / "link").symlink_to(run)
+    monkeypatch.chdir(run if word.startswith(".") else tmp_path)
+    assert parse_args(["--resume", word]).run_dir.resolve() == run
+
+
+def test_home_directory_may_be_written_short(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    assert str(load_config(None, ["runs_dir=~/runs"]).run_dir) == "/home/me/runs/demo"
+
+
 def test_monitor_takes_its_data_from_training_unless_told_otherwise():
     same = load_config(
         None, ["data.source=tfds", "data.name=cifar10", "data.data_dir=root"]
@@ -233,7 +248,8 @@ BAD_OVERRIDES = {
     "monitor.knn_temperature=0": "use a value above 0",
     "name=": "plain directory name",
     "name=../x": "plain directory name",
-    "seed=-1": "use 0 or more",
+    "seed=-1": "use a value from 0 to 4294967295",
+    "seed=4294967296": "use a value from 0 to 4294967295",
 }
 
 
@@ -333,6 +349,7 @@ def test_missing_or_unreadable_file_is_refused_in_one_sentence(tmp_path):
         (["--resume", "nowhere", "--name=b"], "--name would move the run"),
         (["--config"], "expected one argument"),
         (["words"], "unrecognized arguments: words"),
+        (["--seeds=[0,1]"], r"--seeds=\[0,1\] belongs to --sweep; .* --seed=N"),
     ],
 )
 def test_bad_command_line_is_refused(words, advice):

@@ -232,6 +232,10 @@ def test_tensorflow_1_port_gives_the_same_features_from_rgb(tmp_path):
     np.testing.assert_allclose(
         checkpoint.encoder(images), expected(images), rtol=1e-4, atol=1e-5
     )
+    variables["group0/block0/se_fc1/W:0"] = np.ones((4, 4))
+    np.savez(tmp_path / "other.npz", **variables)
+    with pytest.raises(InterchangeError, match="1 names .*: group0/block0/se_fc1/W:0;"):
+        load_checkpoint(tmp_path / "other.npz")
     # Its batch norm has another epsilon, which the running variance takes over.
     variance = checkpoint.encoder.get_layer("bn1").moving_variance.numpy()
     original = variables["conv0_bn/variance/EMA:0"]

@@ -60,6 +60,15 @@ def test_encoder_goes_out_and_comes_back_with_its_history(saved, tmp_path, capsy
     assert after.provenance["checkpoint"] == "weights.safetensors"
 
 
+def test_history_of_other_weights_is_not_taken(saved, tmp_path, capsys):
+    out = tmp_path / "weights.safetensors"
+    assert command("export", saved, "--to", "timm", out) == 0
+    safetensors.numpy.save_file(to_torch_state_dict(perturbed(tiny())), out)
+    assert command("import", out, tmp_path / "back") == 2
+    assert "weights.safetensors.json beside" in complaint(capsys)
+    assert not (tmp_path / "back").exists()
+
+
 def test_exported_saved_model_is_the_same_encoder(saved, tmp_path):
     assert command("export", saved, "--to", "savedmodel", tmp_path / "copy") == 0
     before, after = load_pretrained(saved), load_pretrained(tmp_path / "copy")

@@ -79,7 +79,7 @@ def test_every_format_is_written_verified_and_noted(tmp_path, to, name):
     if to == "onnx":
         pytest.importorskip("tf2onnx", reason="tf2onnx is in the onnx extra")
     if name.endswith((".pth", ".pt")):
-        pytest.importorskip("torch", reason="PyTorch is in the torch extra")
+        pytest.importorskip("torch", reason="PyTorch is in the dev extra")
     path = tmp_path / name
     deviation = export(pretrained_of(tiny()), path, to)
     assert 0 <= deviation <= FORMATS[to].tolerance
@@ -119,7 +119,7 @@ def test_weights_that_did_not_arrive_are_noticed(tmp_path, monkeypatch, to):
     monkeypatch.setitem(_WRITE, to, lambda pretrained, path: write(other, path))
     name = FILES[to][-1]
     if name.endswith(".pt"):
-        pytest.importorskip("torch", reason="PyTorch is in the torch extra")
+        pytest.importorskip("torch", reason="PyTorch is in the dev extra")
     with pytest.raises(InterchangeError, match=f"the {to} file read back differs"):
         export(pretrained_of(tiny()), tmp_path / name, to)
     assert not list(tmp_path.iterdir())
@@ -152,7 +152,7 @@ def perturbed_gently(encoder):
 def test_pytorch_resnet50_with_the_exported_weights_gives_the_features(
     tmp_path, resnet50
 ):
-    torch = pytest.importorskip("torch", reason="PyTorch is in the torch extra")
+    torch = pytest.importorskip("torch", reason="PyTorch is in the dev extra")
     pretrained = pretrained_of(resnet50, size=64)
     export(pretrained, tmp_path / "resnet50.pth", "torchvision")
     state = torch.load(tmp_path / "resnet50.pth", weights_only=True)
@@ -166,7 +166,7 @@ def test_pytorch_resnet50_with_the_exported_weights_gives_the_features(
 
 @pytest.mark.parametrize("name", ["a.pth", "a.safetensors"])
 def test_weights_return_from_torch_to_the_bit(tmp_path, name):
-    torch = pytest.importorskip("torch", reason="PyTorch is in the torch extra")
+    torch = pytest.importorskip("torch", reason="PyTorch is in the dev extra")
     encoder = tiny()
     export(pretrained_of(encoder), tmp_path / name, "timm")
     network = torch_resnet(torch, (1, 1, 1, 1), "basic", 4, "imagenet")

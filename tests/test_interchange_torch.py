@@ -260,7 +260,7 @@ def test_mirrored_weights_load_on_every_replica():
 
 
 def test_torch_tensors_are_taken_and_torch_takes_the_export():
-    torch = pytest.importorskip("torch", reason="PyTorch is in the torch extra")
+    torch = pytest.importorskip("torch", reason="PyTorch is in the dev extra")
     encoder = small_encoder()
     state = {n: torch.from_numpy(v) for n, v in random_state(encoder).items()}
     load_torch_state_dict(encoder, state)

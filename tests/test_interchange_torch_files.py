@@ -16,7 +16,7 @@ LEGACY = (0x1950A86A20F9469CFC6C, 1001, {"little_endian": True})
 
 @pytest.mark.parametrize("zipped", [True, False], ids=["zip", "legacy"])
 def test_everything_plain_that_torch_saves_is_read(tmp_path, zipped):
-    torch = pytest.importorskip("torch", reason="PyTorch is in the torch extra")
+    torch = pytest.importorskip("torch", reason="PyTorch is in the dev extra")
     model = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.BatchNorm2d(4))
     optimiser = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
     model(torch.randn(2, 3, 8, 8)).sum().backward()

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from clusters import clusters
 
 from moco_tf.evaluation import (
@@ -24,6 +25,17 @@ def slow_knn(train, train_labels, test, k, temperature):
             votes[train_labels[i]] += np.exp(similarity[i] / temperature)
         predicted.append(max(votes, key=votes.get))
     return np.array(predicted)
+
+
+def test_neighbours_are_those_of_full_float32(monkeypatch):
+    is_rounding = tf.config.experimental.tensor_float_32_execution_enabled
+    seen = []
+    matmul = tf.matmul
+    monkeypatch.setattr(
+        tf, "matmul", lambda *a, **k: seen.append(is_rounding()) or matmul(*a, **k)
+    )
+    nearest_neighbours(*(clusters(20)[0],) * 2, k=3)
+    assert seen == [False] and is_rounding()
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pathlib
 import shutil
 from types import SimpleNamespace
 
@@ -9,11 +10,14 @@ import numpy as np
 import pytest
 from pretrained_runs import write_run
 
+from moco_tf.config import load_config
 from moco_tf.config.commands import parse_evaluation
 from moco_tf.config.protocols import LabelledData
 from moco_tf.data import DataError
-from moco_tf.protocols import evaluate
-from moco_tf.protocols.labelled_sets import open_labelled_sets
+from moco_tf.protocols import evaluate, labelled_sets
+from moco_tf.protocols.labelled_sets import open_labelled_sets, resolve_labelled
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
 
 
 def write_tfds(root, form, shards=1, unlabelled=0):
@@ -64,6 +68,29 @@ def test_copies_of_a_tfds_set_are_told_apart_wherever_they_lie(tmp_path):
     assert facts(write_tfds(tmp_path / "sharded", "png", shards=2)) != (train, test)
     shutil.move(original, tmp_path / "moved")
     assert facts(tmp_path / "moved") == (train, test)
+
+
+@pytest.mark.parametrize(
+    ("split", "asked", "opened"),
+    [
+        ("train[:10%]", None, "train"),
+        ("train", None, "train"),
+        ("train[:10%]", "train[:5%]", "train[:5%]"),
+    ],
+)
+def test_a_part_that_watches_a_run_stands_for_the_whole_split(split, asked, opened):
+    path = ROOT / "configs" / "moco_v2_resnet50_200ep.yaml"
+    config = load_config(path, [f"monitor.train_split={split}"])
+    data = LabelledData(train_split=asked)
+    train, test = resolve_labelled(data, SimpleNamespace(config=config))
+    assert (train.split, test.split) == (opened, "validation")
+
+
+def test_link_to_nowhere_keeps_no_folder_from_being_told_apart(tmp_path):
+    (tmp_path / "lock").symlink_to(tmp_path / "nowhere")
+    before = labelled_sets._fingerprint(tmp_path)
+    (tmp_path / "lock").unlink()
+    assert labelled_sets._fingerprint(tmp_path) != before
 
 
 def test_training_images_without_labels_are_one_sentence_in_every_protocol(tmp_path):

@@ -5,7 +5,16 @@ import pathlib
 
 PACKAGE = pathlib.Path(__file__).resolve().parents[1] / "moco_tf"
 TIERS = (
-    ("config", "log", "distribution", "optimizers", "data", "augment", "encoders"),
+    (
+        "config",
+        "log",
+        "distribution",
+        "optimizers",
+        "precision",
+        "data",
+        "augment",
+        "encoders",
+    ),  # fmt: skip
     ("contrast",),
     ("interchange", "methods"),
     ("evaluation",),

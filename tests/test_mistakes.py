@@ -40,3 +40,10 @@ def test_speed_is_that_of_the_epochs_trained(tmp_path, rows, speed):
         if row:
             history.add(epoch, row)
     assert closing._cost(history)["images_per_second"] == speed
+
+
+def test_memory_is_the_most_of_all_processes_that_trained(tmp_path):
+    history = callbacks.HistoryCSV(tmp_path / "history.csv")
+    for epoch, peak in enumerate((300, 2000, 400), 1):
+        history.add(epoch, {"images_per_second": 80, "peak_memory_mib": peak})
+    assert closing._cost(history)["peak_memory_mib"] == 2000

@@ -207,6 +207,12 @@ def test_shares_of_different_sizes_are_refused():
         model.evaluate(batches(1, count=9), verbose=0)
 
 
+def test_optimiser_of_the_former_kind_is_refused():
+    model = small_moco()
+    with pytest.raises(ValueError, match="optimizer SGD is of Keras's former kind"):
+        model.compile(keras.optimizers.legacy.SGD(0.05))
+
+
 def test_several_steps_per_execution_are_refused():
     model = moco_tf.MoCo(small_encoder(), dim=8, queue_size=48)
     with pytest.raises(ValueError, match="steps_per_execution=4 is not supported"):

@@ -50,18 +50,22 @@ def test_images_that_are_not_taken_are_not_read(folder):
             file.unlink()
     (batch,) = monitor.features.train_dataset.as_numpy_iterator()
     np.testing.assert_array_equal(batch["label"], [0, 1, 2])
-    assert monitor.images.shape == (2, 16, 16, 3)
+    assert monitor.album.images.shape == (2, 16, 16, 3)
 
 
 def test_pictures_show_every_class_of_a_sorted_folder(folder, monkeypatch):
     monkeypatch.setattr("moco_tf.pretrain.monitor._SHOWN", 3)
     config = small(folder)
-    monitor = Monitor(config, build_model(config, 1, 1, 12))
+    model = build_model(config, 1, 1, 12)
+    monitor = Monitor(config, model)
     test = monitor.features.test_dataset.unbatch()
-    labels = np.array([element["label"].numpy() for element in test])
-    assert sorted(labels[monitor.shown]) == [0, 1, 2]
-    images = np.stack([element["image"].numpy() for element in test])
-    np.testing.assert_array_equal(monitor.images, images[monitor.shown])
+    images = [element["image"].numpy() for element in test]
+    album = monitor.album
+    assert sorted(album.labels) == [0, 1, 2]
+    _, features = monitor.features.get(model.encoder, 0)
+    for row, image in enumerate(album.images):
+        (place,) = [n for n, other in enumerate(images) if (other == image).all()]
+        np.testing.assert_array_equal(album.features()[row], features.features[place])
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 import csv
 import json
 import pathlib
+import shutil
 import subprocess
 import sys
 
@@ -215,6 +216,55 @@ def test_directory_of_another_run_is_refused(finished):
         pretrain(small(run.parent, "method.temperature=0.5"))
 
 
+def test_mistake_that_is_mended_needs_no_other_name(tmp_path):
+    short = "train.epochs=1", "monitor.every=0"
+    with pytest.raises(ConfigError, match="resnet51"):
+        pretrain(small(tmp_path, "encoder.name=resnet51", *short))
+    pretrain(small(tmp_path, *short))
+    assert load_config(tmp_path / "run" / "config.yaml").encoder.name == "resnet18"
+
+
+@pytest.mark.parametrize(
+    ("error", "sentence"),
+    [
+        (
+            tf.errors.ResourceExhaustedError(
+                None, None, "Graph execution error:\n\nat:\nOOM when allocating x\n"
+            ),
+            r"memory cannot hold a step \(OOM when allocating x\); use a smaller train",
+        ),
+        (
+            tf.errors.NotFoundError(None, None, "/mnt/bedroom/a.jpg; No such file"),
+            r"could not read .* \(/mnt/bedroom/a.jpg; No such file\)",
+        ),
+        (
+            tf.errors.InvalidArgumentError(
+                None, None, "Graph error:\n{{node cond/DecodeJpeg}} Invalid JPEG data"
+            ),
+            "cannot be decoded .*Invalid JPEG data.*continue the run",
+        ),
+    ],
+)
+def test_what_stops_a_run_is_told_in_a_sentence(tmp_path, monkeypatch, error, sentence):
+    def fail(*args, **kwargs):
+        raise error
+
+    monkeypatch.setattr("moco_tf.methods.MoCo.fit", fail)
+    with pytest.raises(callbacks.RunError, match=sentence) as raised:
+        pretrain(small(tmp_path, "monitor.every=0"))
+    assert "\n" not in str(raised.value)
+
+
+def test_report_that_was_lost_is_made_again(tmp_path):
+    config = small(tmp_path)
+    first = pretrain(config)
+    shutil.rmtree(config.run_dir / "report")
+    (config.run_dir / "history.csv").unlink()
+    again = pretrain(config)
+    # What the untrained encoder was worth is not known any more.
+    assert again == {k: v for k, v in first.items() if k != "untrained"}
+
+
 @pytest.mark.parametrize(
     "overrides, kind, sentence",
     [
@@ -243,6 +293,9 @@ def test_probe_without_labels_is_refused(tmp_path):
         pretrain(small(tmp_path, *overrides, "monitor.test_split=train"))
     figures = pretrain(small(tmp_path, *overrides, "monitor.every=0", name="plain"))
     assert list(figures) == ["run_dir"]
+    run = tmp_path / "plain"
+    assert (run / "report" / "neighbours.png").stat().st_size > 0
+    assert len((run / "tensorboard/embeddings.tsv").read_text().splitlines()) == 40
 
 
 def test_two_replicas_train_from_the_command_line(tmp_path):

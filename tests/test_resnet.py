@@ -198,7 +198,7 @@ def test_groups_of_a_whole_encoder_equal_its_runs_on_the_parts(policy):
 @pytest.mark.parametrize("stem", ["imagenet", "cifar"])
 @pytest.mark.parametrize("block", ["basic", "bottleneck"])
 def test_equals_pytorch_in_eval_and_train_mode(block, stem):
-    torch = pytest.importorskip("torch", reason="PyTorch is in the torch extra")
+    torch = pytest.importorskip("torch", reason="PyTorch is in the dev extra")
     encoder = perturbed(ResNet((2, 1, 2, 1), block, 8, stem))
     theirs = torch_resnet(torch, (2, 1, 2, 1), block, 8, stem)
     state = to_torch_state_dict(encoder)

@@ -71,6 +71,12 @@ def test_split_is_a_sub_folder_where_the_folder_is_divided(tmp_path):
         open_folder(tmp_path, "val")
 
 
+def test_photos_beside_a_folder_called_train_are_not_lost(tmp_path):
+    photos(tmp_path, 3)
+    photos(tmp_path / "train", 2)
+    assert open_folder(tmp_path).num_examples == 5
+
+
 def test_class_called_train_is_not_a_split(tmp_path):
     for name in ("bus", "train"):
         photos(tmp_path / name, 2)

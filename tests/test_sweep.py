@@ -81,6 +81,17 @@ def test_ablation_keeps_its_shape_at_any_length(epochs, monkeypatch):
     assert rows["mlp_aug_cos_4x"].train.epochs == 4 * epochs
 
 
+@pytest.mark.parametrize("name", ["ablation", "temperature", "mechanisms", "momentum"])
+def test_another_recipe_brings_its_own_scale(name, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    words = ["--sweep", f"configs/sweeps/{name}.yaml", "--data.data_dir", "/data"]
+    sweep = parse_sweep([*words, "--config", "configs/moco_v1_resnet50_200ep.yaml"])
+    for row, config in sweep.runs():
+        assert config.encoder.width == 64 and config.data.data_dir == "/data"
+        assert config.train.epochs == 200 * row.epochs_factor
+    assert all(config.train.epochs <= 32 for _, config in parse_sweep(words).runs())
+
+
 def test_sweep_survives_being_written(file, tmp_path):
     sweep = load_sweep(file, ["train.batch_size=64"])
     copy = tmp_path / "copy.yaml"
@@ -106,6 +117,10 @@ def test_sweep_survives_being_written(file, tmp_path):
             "cost='much' of sweep .* is not true or false",
         ),
         ("published: 66.2", "epochs_factor: 0", "epochs_factor=0 of row 1 .* from 1"),
+        ("method.dim=16", "seed=5", "seed is not for a sweep's overrides"),
+        ("method.dim=8", "name=mine", "name is not for a sweep's overrides"),
+        ("name: heads", "name: 2024", "name=2024 of sweep .* put it in quotes"),
+        ("published: 66.2", "series: 1", "series=1 of row 1 .* put it in quotes"),
     ],
 )
 def test_mistake_in_a_sweep_is_one_sentence(file, old, new, sentence):
@@ -116,7 +131,7 @@ def test_mistake_in_a_sweep_is_one_sentence(file, old, new, sentence):
 
 
 def test_flags_of_single_runs_are_refused(file):
-    for word in ("--config=configs/demo.yaml", "--resume=runs/demo", "--seed=3"):
+    for word in ("--print_config", "--resume=runs/demo", "--seed=3"):
         with pytest.raises(ConfigError, match="sweep"):
             parse_sweep(["--sweep", str(file), word])
 
@@ -147,6 +162,34 @@ def test_table_has_mean_spread_and_published_figures(file, tmp_path, capsys):
     assert "62.0 ± 2.8" in shown and "66.2" in shown and "a paper" in shown
     assert "1,200" in shown and "1.50" in shown
     assert float(mlp["peak_memory_mib"]) == 1536
+
+
+def test_table_leaves_out_a_broken_summary_and_names_the_figures_there_are(
+    file, tmp_path
+):
+    sweep = load_sweep(file, [f"runs_dir={tmp_path}"])
+    (_, first), (_, second), *_ = sweep.runs()
+    for config in (first, second):
+        finish(config, 0.5)
+    (second.run_dir / "report" / "summary.json").write_text("")
+    assert is_finished(first) and not is_finished(second)
+    folder = tmp_path / "heads"
+    (folder / "sweep.yaml").write_text(dump_sweep(sweep))
+    document = tables.run(Tables(), [folder])[str(folder)]
+    assert [row["runs"] for row in document["rows"]] == [1, 0]
+    with pytest.raises(ConfigError, match="use --figure=knn"):
+        tables.run(Tables(figure="recall"), [folder])
+
+
+def test_runs_of_another_scale_are_refused_before_any_starts(file, tmp_path):
+    (_, first), *_ = load_sweep(file, [f"runs_dir={tmp_path}"]).runs()
+    finish(first, 0.5)
+    moved = load_sweep(file, [f"runs_dir={tmp_path}", "data.data_dir=/moved"])
+    assert is_finished(moved.runs()[0][1])
+    longer = load_sweep(file, [f"runs_dir={tmp_path}", "train.epochs=2"], "[3, 0]")
+    with pytest.raises(ConfigError, match="train.epochs was 1 and is 2.*--runs_dir"):
+        run_sweep(longer)
+    assert [path.name for path in (tmp_path / "heads").iterdir()] == ["mlp-seed0"]
 
 
 def test_table_of_what_is_no_sweep_is_refused(tmp_path):

@@ -1,7 +1,5 @@
 """What TensorBoard is shown: the two views of some images, and the projector's."""
 
-import types
-
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -13,6 +11,7 @@ from moco_tf import callbacks
 from moco_tf.callbacks import TensorBoard, logs
 from moco_tf.data.sources import open_source
 from moco_tf.pretrain import run
+from moco_tf.report import Album
 
 
 def test_grid_has_each_query_beside_its_own_key_and_keeps_no_batch(
@@ -66,8 +65,8 @@ def test_sprites_are_small_and_the_sheet_only_as_large_as_they_need(
 ):
     grey = np.arange(10, 150, 20, dtype=np.uint8)
     images = np.broadcast_to(grey[:, None, None, None], (7, size, size, channels))
-    board = callbacks.TensorBoard(tmp_path, shown=np.arange(7), images=images)
-    board._project(types.SimpleNamespace(features=np.eye(7), labels=np.arange(7)))
+    board = callbacks.TensorBoard(tmp_path)
+    board._project(Album(images, np.arange(7), [], lambda: np.eye(7)))
     sheet = tf.io.decode_png((tmp_path / "sprites.png").read_bytes()).numpy()
     assert sheet.shape == (3 * shown, 3 * shown, channels)
     centres = sheet[shown // 2 :: shown, shown // 2 :: shown, 0]

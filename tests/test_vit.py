@@ -151,6 +151,16 @@ def test_patch_projection_stays_at_its_random_start_unless_freed():
     assert not model.get_layer("pos_embed").trainable_weights
 
 
+def test_copy_learns_what_its_model_learns():
+    model = ViT(**TINY)
+    model.trainable = True
+    freed = clone(projection_encoder(model, "mlp", 8))
+    (layer,) = [x for x in freed._flatten_layers() if x.name == "patch_embed_proj"]
+    assert layer.trainable
+    model.trainable = False
+    assert not clone(model).trainable_weights
+
+
 def test_copies_are_equal_and_independent():
     model = randomised(ViT(**TINY, name="small"))
     images = images_of()

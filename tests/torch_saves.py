@@ -8,7 +8,7 @@ import pytest
 
 
 def write_torch(saved, path, zipped=True):
-    torch = pytest.importorskip("torch", reason="PyTorch is in the torch extra")
+    torch = pytest.importorskip("torch", reason="PyTorch is in the dev extra")
 
     def tensors(value):
         if isinstance(value, dict):

@@ -91,7 +91,9 @@ class Checkpoints(keras.callbacks.Callback):
             self._manager.save(checkpoint_number=done)
         except (OSError, tf.errors.OpError) as error:
             # TensorFlow gathers the parts in a folder before it moves them.
-            for part in self.folder.glob(f"epoch-{done}*"):
+            parts = [*self.folder.glob(f"epoch-{done}.*")]
+            parts += self.folder.glob(f"epoch-{done}_temp*")
+            for part in parts:
                 shutil.rmtree(part) if part.is_dir() else part.unlink()
             reason = str(error).strip().splitlines()[0][:200]
             raise RunError(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import math
+import resource
+import sys
 import time
 
 import numpy as np
@@ -22,9 +24,9 @@ class TrainingHealth(keras.callbacks.Callback):
     of their covariance's spectrum, 1 to dim), "queue_age" (mean age of the keys, in
     steps; with a queue), "key_distance" (of the key encoder's parameters from the
     query encoder's, relative to the norm of these; with a key encoder),
-    "learning_rate", "images_per_second" and "input_wait" (share of the training time
-    spent waiting for batches). Put it first in the list, so that other callbacks' time
-    is not counted.
+    "learning_rate", "images_per_second", "input_wait" (share of the training time
+    spent waiting for batches) and "peak_memory_mib" (see `peak_memory`). Put it first
+    in the list, so that other callbacks' time is not counted.
 
     Args:
         batch_size: the global batch.
@@ -60,10 +62,25 @@ class TrainingHealth(keras.callbacks.Callback):
         logs["learning_rate"] = float(model.optimizer.learning_rate.numpy())
         logs["images_per_second"] = steps * self.batch_size / seconds
         logs["input_wait"] = (model.input_seconds - self._waited) / seconds
+        logs["peak_memory_mib"] = peak_memory()
         for topic, sentence in diagnose(logs, epoch).items():
             if topic not in self._said:
                 self._said.add(topic)
                 log.warning(sentence)
+
+
+def peak_memory() -> float:
+    """The most memory that this process has held so far, in MiB.
+
+    It is what TensorFlow allocated on the busiest GPU, or, without one, the whole
+    process, data and probes included.
+    """
+    gpus = tf.config.list_logical_devices("GPU")
+    if gpus:
+        usage = [tf.config.experimental.get_memory_info(gpu.name[8:]) for gpu in gpus]
+        return max(gpu["peak"] for gpu in usage) / 2**20
+    unit = 1 if sys.platform == "darwin" else 1024  # bytes there, KiB elsewhere
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
 
 
 def spread(embeddings: np.ndarray) -> tuple[float, float]:
@@ -101,7 +118,8 @@ def diagnose(logs: dict, epoch: int) -> dict[str, str]:
         found["collapsed"] = (
             f"The run looks collapsed: embeddings deviate by {logs['feature_std']:.3f} "
             f"(1 is healthy) and span {logs['effective_rank']:.1f} dimensions; usually "
-            "the learning rate is too high or method.key_momentum too low."
+            "the learning rate is too high or, with a momentum encoder, "
+            "method.key_momentum too low."
         )
     elif epoch >= 1 and logs["loss"] > 0.98 * logs["loss_ceiling"]:
         found["stuck"] = (
@@ -114,9 +132,9 @@ def diagnose(logs: dict, epoch: int) -> dict[str, str]:
     if epoch == 1 and logs["top1"] > 0.98 and logs["loss_ceiling"] > math.log(1000):
         found["leak"] = (
             f"The own key is found {100 * logs['top1']:.0f} % of the time so early "
-            "that batch statistics or a trivial cue may leak it; usually "
-            "method.bn_groups is 1 on one replica, or the images hold a border or a "
-            "mark of their own."
+            "that batch statistics or a trivial cue may leak it; usually batch norm "
+            "is not cut into groups (method.bn_groups, where the method has it), or "
+            "the images hold a border or a mark of their own."
         )
     if epoch >= 1 and logs["input_wait"] > 0.3:
         found["input"] = (

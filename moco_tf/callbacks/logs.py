@@ -14,7 +14,7 @@ from tensorboard.plugins import projector
 from tensorboard.plugins.hparams import api as hparams
 from tensorflow import keras
 
-from moco_tf.report import view_grid
+from moco_tf.report import Album, view_grid
 
 _GROUPS = {
     "knn": "probe",
@@ -22,6 +22,7 @@ _GROUPS = {
     "learning_rate": "optimizer",
     "images_per_second": "speed",
     "input_wait": "speed",
+    "peak_memory_mib": "memory",
     "loss": "contrast",
     "loss_ceiling": "contrast",
     "top1": "contrast",
@@ -75,11 +76,8 @@ class TensorBoard(keras.callbacks.Callback):
         views: a small batch of two uint8 views, which a grid shows as augmented at
             the start; None shows none.
         config: a dataclass tree whose leaves are written as hyper-parameters.
-        features: `MonitorFeatures` whose test embeddings the projector gets at the
-            end; None writes none.
-        shown: int (N,), rows of the test examples that the projector gets.
-        images: uint8 (N, S, S, C), of these, which it shows as sprites.
-        class_names: labels' names.
+        album: images that the projector gets at the end, with their features; None
+            writes none.
     """
 
     def __init__(
@@ -87,15 +85,11 @@ class TensorBoard(keras.callbacks.Callback):
         log_dir: str | os.PathLike,
         views: dict | None = None,
         config: object | None = None,
-        features=None,
-        shown: np.ndarray | None = None,
-        images: np.ndarray | None = None,
-        class_names: tuple[str, ...] = (),
+        album: Album | None = None,
     ):
         super().__init__()
         self.log_dir = pathlib.Path(log_dir)
-        self.views, self.config, self.features = views, config, features
-        self.shown, self.images, self.class_names = shown, images, class_names
+        self.views, self.config, self.album = views, config, album
 
     def on_train_begin(self, logs: dict | None = None) -> None:
         """Writes the views and the hyper-parameters."""
@@ -122,27 +116,24 @@ class TensorBoard(keras.callbacks.Callback):
 
     def on_train_end(self, logs: dict | None = None) -> None:
         """Writes the embeddings and closes the files."""
-        if self.features is not None:
-            step = int(self.model.optimizer.iterations.numpy())
-            _, test = self.features.get(self.model.encoder, step)
-            self._project(test)
+        if self.album is not None:
+            self._project(self.album)
         self._writer.close()
 
-    def _project(self, test):
-        features = test.features[self.shown]
-        np.savetxt(self.log_dir / "embeddings.tsv", features, "%.5g", "\t")
+    def _project(self, album):
+        np.savetxt(self.log_dir / "embeddings.tsv", album.features(), "%.5g", "\t")
         names = [
-            self.class_names[label] if label >= 0 and self.class_names else str(label)
-            for label in test.labels[self.shown]
+            album.class_names[label] if label >= 0 and album.class_names else str(label)
+            for label in album.labels
         ]
         (self.log_dir / "labels.tsv").write_text("\n".join(names) + "\n")
         config = projector.ProjectorConfig()
         embedding = config.embeddings.add()
-        embedding.tensor_name = "test features"
+        embedding.tensor_name = "features"
         embedding.tensor_path = "embeddings.tsv"
         embedding.metadata_path = "labels.tsv"
-        if self.images is not None and self.images.shape[-1] in (1, 3):
-            sheet, size = _sprites(self.images)
+        if album.images.shape[-1] in (1, 3):
+            sheet, size = _sprites(album.images)
             png = tf.io.encode_png(sheet).numpy()
             (self.log_dir / "sprites.png").write_bytes(png)
             embedding.sprite.image_path = "sprites.png"

@@ -34,7 +34,7 @@ def validate(config: Config, replicas: int | None = None, hosts: int = 1) -> Non
         f"name={config.name!r} must be a plain directory name such as 'demo'; "
         "put the folder that holds the runs in runs_dir.",
     )
-    at_least(0, "seed", config.seed)
+    between(0, 2**32 - 1, "seed", config.seed)
     _check_data(config)
     _check_method(config)
     _check_train(config)

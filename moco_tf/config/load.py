@@ -76,6 +76,10 @@ def parse_args(argv: Sequence[str]) -> Config:
             _add_flags,
         )
         raise SystemExit(0)
+    if options.seeds:
+        raise ConfigError(
+            f"--seeds={options.seeds} belongs to --sweep; for one run use --seed=N."
+        )
     if options.resume is None:
         config = _load(options.config, words)
     else:
@@ -105,7 +109,9 @@ def _load_run(run_dir: pathlib.Path, path: str | None, words: list[str]) -> Conf
         )
     # A run may have been moved since it was started: where it lies now is what counts.
     place = run_dir.resolve()
-    here = [f"--runs_dir={run_dir.parent}", f"--name={place.name}"]
+    is_link = run_dir.name != place.name  # or "." or ".."
+    runs_dir = place.parent if is_link else run_dir.parent
+    here = [f"--runs_dir={runs_dir}", f"--name={place.name}"]
     return _load(run_dir / "config.yaml", [*words, *here])
 
 

@@ -54,7 +54,9 @@ class Sweep:
         source: where the published figures stand.
         x_label: what the horizontal axis is; None where rows have no x.
         cost: whether the picture shows speed and peak memory beside the accuracies.
-        overrides: of all rows; a row's own win over them.
+        scale: overrides of all rows that fit the file's recipe to a small machine;
+            another recipe (--config) comes with a scale of its own.
+        overrides: of all rows; they win over the scale, and a row's own over them.
     """
 
     name: str
@@ -65,6 +67,7 @@ class Sweep:
     source: Optional[str] = None
     x_label: Optional[str] = None
     cost: bool = False
+    scale: tuple[str, ...] = ()
     overrides: tuple[str, ...] = ()
 
     def runs(self) -> list[tuple[Row, Config]]:
@@ -76,7 +79,7 @@ class Sweep:
         return [(row, self._run(row, seed)) for seed in self.seeds for row in self.rows]
 
     def _run(self, row, seed):
-        words = [*self.overrides, *row.overrides]
+        words = [*self.scale, *self.overrides, *row.overrides]
         try:
             config = load_config(self.config, words)
             config = dataclasses.replace(
@@ -95,7 +98,10 @@ class Sweep:
 
 
 def load_sweep(
-    path: str | pathlib.Path, overrides: Sequence[str] = (), seeds: str | None = None
+    path: str | pathlib.Path,
+    overrides: Sequence[str] = (),
+    seeds: str | None = None,
+    config: str | None = None,
 ) -> Sweep:
     """Reads a sweep's file.
 
@@ -103,6 +109,7 @@ def load_sweep(
         path: YAML of a `Sweep`.
         overrides: words for all rows, such as "--train.epochs=2".
         seeds: a list such as "[0, 1, 2]" instead of the file's.
+        config: a recipe instead of the file's, at its own scale.
 
     Raises:
         ConfigError: one sentence that says what is wrong, where, and how to mend it.
@@ -117,6 +124,9 @@ def load_sweep(
             "configs/sweeps or your own."
         ) from None
     fields = {**_mapping(tree, f"sweep {path}", Sweep)}
+    _check_texts(
+        fields, ("name", "title", "config", "source", "x_label"), f"sweep {path}"
+    )
     rows = fields.get("rows")
     if not isinstance(rows, list) or not rows:
         raise ConfigError(
@@ -142,22 +152,26 @@ def load_sweep(
             "directory, so give each a name of its own."
         )
     words = tuple(word.lstrip("-") for word in overrides)
-    for key in ("seed", "name"):
-        if any(word.partition("=")[0] == key for word in words):
-            raise ConfigError(
-                f"--{key} is not for a sweep, which names and seeds its runs itself; "
-                f"use --seeds=[0,1,2], or change {path}."
-            )
     before = _words(fields.get("overrides", []), f"overrides of sweep {path}")
+    scale = _words(fields.get("scale", []), f"scale of sweep {path}")
+    if config:
+        fields["config"], scale = config, ()
+    of_rows = [word for row in rows for word in row.overrides]
+    for word in (*words, *scale, *before, *of_rows):
+        key = word.lstrip("-").partition("=")[0]
+        require(
+            key not in ("seed", "name"),
+            f"{key} is not for a sweep's overrides, which names and seeds its runs "
+            f"itself; use --seeds=[0,1,2], or change {path}.",
+        )
     seeds = _list(seeds) if seeds else fields.get("seeds", [0])
     if not (isinstance(seeds, list) and seeds and all(type(s) is int for s in seeds)):
         raise ConfigError(
             f"seeds={seeds} of sweep {path} must be a list of whole numbers; use for "
             "instance [0, 1, 2]."
         )
-    return Sweep(
-        **{**fields, "rows": rows, "seeds": tuple(seeds), "overrides": before + words}
-    )
+    parts = {"rows": rows, "seeds": tuple(seeds), "scale": scale}
+    return Sweep(**{**fields, **parts, "overrides": before + words})
 
 
 def parse_sweep(argv: Sequence[str]) -> Sweep:
@@ -165,7 +179,8 @@ def parse_sweep(argv: Sequence[str]) -> Sweep:
 
     Args:
         argv: words after the program's name: --sweep FILE.yaml, overrides of all rows,
-            and --seeds=[0,1,2] instead of the file's seeds.
+            --seeds=[0,1,2] instead of the file's seeds, and --config FILE.yaml instead
+            of the file's recipe and scale.
 
     Raises:
         ConfigError: as `load_sweep`, or for flags that do not go with a sweep.
@@ -173,14 +188,15 @@ def parse_sweep(argv: Sequence[str]) -> Sweep:
     parser = FlagParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--sweep", required=True)
     parser.add_argument("--seeds")
+    parser.add_argument("--config")
     options, words = parser.parse_known_args(argv)
     for word in words:
-        if word.partition("=")[0] in ("--config", "--resume", "--print_config"):
+        if word.partition("=")[0] in ("--resume", "--print_config"):
             raise ConfigError(
-                f"{word.partition('=')[0]} does not go with --sweep, whose file names "
-                "its recipe and which continues by itself; leave it out."
+                f"{word.partition('=')[0]} does not go with --sweep, which goes on "
+                "where it was by itself; leave it out."
             )
-    return load_sweep(options.sweep, words, options.seeds)
+    return load_sweep(options.sweep, _joined(words), options.seeds, options.config)
 
 
 def dump_sweep(sweep: Sweep) -> str:
@@ -190,6 +206,17 @@ def dump_sweep(sweep: Sweep) -> str:
         for key, value in mapping.items():
             mapping[key] = list(value) if isinstance(value, tuple) else value
     return yaml.safe_dump(tree, sort_keys=False)
+
+
+def _joined(words):
+    """Makes "--key value" one word, as train.py takes both forms."""
+    joined = []
+    for word in words:
+        if joined and not word.startswith("--") and "=" not in joined[-1]:
+            joined[-1] += f"={word}"
+        else:
+            joined.append(word)
+    return joined
 
 
 def _list(text):
@@ -214,7 +241,17 @@ def _row(tree, where):
         f"epochs_factor={factor!r} of {where} is not a whole number from 1; use one "
         "such as 4.",
     )
+    _check_texts(fields, ("series",), where)
     return Row(**{**fields, "name": str(fields["name"]), "overrides": words})
+
+
+def _check_texts(fields, keys, where):
+    for key in keys:
+        value = fields.get(key)
+        require(
+            value is None or isinstance(value, str),
+            f"{key}={value!r} of {where} is not text; put it in quotes.",
+        )
 
 
 def _mapping(tree, where, kind):

@@ -278,7 +278,7 @@ class Config:
     @property
     def run_dir(self) -> pathlib.Path:
         """Directory of everything this run makes."""
-        return pathlib.Path(self.runs_dir) / self.name
+        return pathlib.Path(self.runs_dir).expanduser() / self.name
 
     @property
     def effective_learning_rate(self) -> float:

@@ -118,11 +118,13 @@ def _find_root(data_dir, split):
 
 
 def _split_folders(root: pathlib.Path) -> list[str]:
-    names = [path.name for path in root.iterdir() if path.is_dir()]
-    names = [name for name in names if not name.startswith(".")]
+    entries = [path for path in root.iterdir() if not path.name.startswith(".")]
+    names = [path.name for path in entries if path.is_dir()]
     splits = [name for name in _SPLITS if name in names]
     # A lone "train" among others may be a class: photographs of trains.
-    is_split = len(splits) == len(names) or ("train" in splits and len(splits) > 1)
+    is_split = "train" in splits and len(splits) > 1
+    if len(splits) == len(names):
+        is_split |= not any(_suffix(p.name) in _DIRECT + _CONVERTED for p in entries)
     return splits if is_split else []
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pathlib
 
 import numpy as np
@@ -115,6 +116,7 @@ def prepare(
 ) -> None:
     """Prepares a set where it is not yet, or raises DataError with what is missing."""
     root = pathlib.Path(builder.data_dir)
+    manual_dir = manual_dir and os.path.expanduser(manual_dir)
     if builder.name in ("imagenet2012", "imagenet2012_subset"):
         place = pathlib.Path(manual_dir) if manual_dir else _manual_default(builder)
         missing = [file for file in _IMAGENET if not (place / file).is_file()]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import tensorflow as tf
 from tensorflow import keras
 
@@ -222,18 +224,30 @@ def encode(
         for layer in encoder._flatten_layers()
         if isinstance(layer, keras.layers.BatchNormalization)
     ]
-    own = [layer for layer in layers if isinstance(layer, BatchNormalization)]
-    for layer in layers:
-        if isinstance(layer, BatchNormalization):
-            layer.groups = groups if len(own) == len(layers) else 1
-            layer.sync = sync
-        elif sync:
-            # Keras's own SyncBN, which has no fused kernel.
-            layer.synchronized, layer.fused = True, False
-    if groups == 1 or len(own) == len(layers):
-        return encoder(images, training=training)
-    parts = split(images, groups)
-    return tf.concat([encoder(part, training=training) for part in parts], axis=0)
+    inside = all(isinstance(layer, BatchNormalization) for layer in layers)
+    parts = [images] if inside else split(images, groups)
+    with contextlib.ExitStack() as stack:
+        for layer in layers:
+            stack.enter_context(_set_up(layer, groups if inside else 1, sync))
+        outputs = [encoder(part, training=training) for part in parts]
+    return tf.concat(outputs, axis=0) if len(outputs) > 1 else outputs[0]
+
+
+@contextlib.contextmanager
+def _set_up(layer, groups, sync):
+    """Sets a layer up for one call; a user's own calls of it stay as they were."""
+    if isinstance(layer, BatchNormalization):
+        settings = {"groups": groups, "sync": sync}
+    else:  # Keras's own SyncBN has no fused kernel
+        settings = {"synchronized": True, "fused": False} if sync else {}
+    before = {name: getattr(layer, name) for name in settings}
+    for name, value in settings.items():
+        setattr(layer, name, value)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            setattr(layer, name, value)
 
 
 def share_statistics(model: keras.Model) -> None:

@@ -202,15 +202,19 @@ def clone(encoder: keras.Model) -> keras.Model:
     if hasattr(encoder, "rebuild"):
         # KerasCV's backbones copy as a whole, while some of their layers cannot be
         # made from their configs: so what this module made is made anew on a copy.
-        twin = encoder.rebuild()
-        twin.set_weights(encoder.get_weights())
-        return twin
+        return _same_state(encoder.rebuild(), encoder)
     try:
-        twin = keras.models.clone_model(encoder)
-        twin.set_weights(encoder.get_weights())
+        return _same_state(keras.models.clone_model(encoder), encoder)
     except (NotImplementedError, TypeError, ValueError) as error:
         raise ValueError(
             f"encoder '{encoder.name}' ({type(encoder).__name__}) cannot be copied for "
             f"the keys ({error}); give a functional model of layers with get_config."
         ) from error
+
+
+def _same_state(twin, encoder):
+    # Which layers learn is not in the configs of all models, such as a freed ViT.
+    for copy, layer in zip(twin._flatten_layers(), encoder._flatten_layers()):
+        copy.trainable = layer.trainable  # outer ones first
+    twin.set_weights(encoder.get_weights())
     return twin

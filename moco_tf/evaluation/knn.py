@@ -13,6 +13,7 @@ import tensorflow as tf
 from tqdm import tqdm
 
 from moco_tf.evaluation.features import checked_labels
+from moco_tf.precision import full_float32
 
 # Similarities held at once: 2**25 float32 are 128 MiB.
 _SIMILARITIES_PER_CHUNK = 2**25
@@ -169,9 +170,9 @@ def _neighbours(features, queries, k):
     features = _unit_rows(features)
     chunk = max(1, _SIMILARITIES_PER_CHUNK // count)
     for start in range(0, len(queries), chunk):
-        similarity = tf.matmul(
-            _unit_rows(queries[start : start + chunk]), features, transpose_b=True
-        )
+        some = _unit_rows(queries[start : start + chunk])
+        with full_float32():
+            similarity = tf.matmul(some, features, transpose_b=True)
         yield tf.math.top_k(similarity, k)
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import collections
 import hashlib
 import json
 import os
+import re
 import sys
 import typing
 from collections.abc import Sequence
@@ -52,6 +54,7 @@ def main(argv: Sequence[str]) -> int:
 
 def _import(options: argparse.Namespace) -> None:
     from moco_tf.interchange.checkpoints import load_checkpoint
+    from moco_tf.interchange.pretrained import weights_digest
     from moco_tf.interchange.savedmodel import export_saved_model
     from moco_tf.interchange.staging import check_replaceable
 
@@ -64,6 +67,13 @@ def _import(options: argparse.Namespace) -> None:
     heads = document.pop("encoder", {}).get("heads")
     checkpoint = load_checkpoint(options.checkpoint, options.heads or heads)
     encoder = checkpoint.encoder
+    noted_weights = document.pop("weights_sha256", None)
+    if noted_weights and noted_weights != weights_digest(encoder.get_weights()):
+        raise InterchangeError(
+            f"{options.checkpoint}.json beside the checkpoint describes other weights, "
+            "so the checkpoint was written over since; move that file away, and give "
+            "--mean, --std and --image_size if they are not the usual ones."
+        )
     noted = document.pop("preprocessing", {})
     preprocessing = _preprocessing(options, encoder, noted)
     known = {"recipe": f"imported: {checkpoint.kind}", "epochs": checkpoint.epochs}
@@ -81,10 +91,9 @@ def _import(options: argparse.Namespace) -> None:
     size = sum(weight.shape.num_elements() for weight in encoder.weights)
     print(f"{options.checkpoint}: {checkpoint.kind}, {encoder.name}, {size:,} weights.")
     if checkpoint.left_out:
-        some = ", ".join(checkpoint.left_out[:3])
         print(
             f"Left out, as no part of the backbone: {len(checkpoint.left_out)} "
-            f"tensors ({some}, ...)."
+            f"tensors ({', '.join(_summed_up(checkpoint.left_out))})."
         )
     facts = ", ".join(f"{key} {value}" for key, value in preprocessing.items())
     is_guess = not (options.mean or options.std or noted)
@@ -139,6 +148,17 @@ def _preprocessing(options, encoder, noted):
     }
 
 
+def _summed_up(names: Sequence[str]) -> list[str]:
+    """Names, those of one module together."""
+    modules = collections.defaultdict(list)
+    for name in names:
+        modules[re.split(r"[./]", name)[0]].append(name)
+    return [
+        inside[0] if len(inside) == 1 else f"{len(inside)} of {module}"
+        for module, inside in modules.items()
+    ]
+
+
 def _sidecar(checkpoint: Path) -> dict:
     """Provenance and preprocessing that `export` put beside a file."""
     path = Path(f"{checkpoint}.json")
@@ -152,6 +172,7 @@ def _sidecar(checkpoint: Path) -> dict:
             f"{path} is not what export writes beside a file; move it away or mend it."
         ) from error
     kept = ["recipe", "data", "images", "epochs", "git_revision", "encoder"]
+    kept.append("weights_sha256")
     return {key: document[key] for key in [*kept, "preprocessing"] if key in document}
 
 

@@ -25,6 +25,7 @@ from moco_tf.interchange.staging import replacing
 from moco_tf.interchange.state_dicts import read_state_dict, write_state_dict
 from moco_tf.interchange.tflite import tflite_features, write_tflite
 from moco_tf.interchange.torch import load_torch_state_dict, to_torch_state_dict
+from moco_tf.precision import full_float32
 
 
 def export(pretrained: Pretrained, path: str | os.PathLike, to: str) -> float:
@@ -103,6 +104,7 @@ def _arguments(encoder):
     return {"class": type(encoder).__name__, **own}
 
 
+@full_float32()
 def _deviation(pretrained, path, to):
     side = pretrained.image_size
     shape = (2, side, side, pretrained.channels)

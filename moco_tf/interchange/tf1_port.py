@@ -18,6 +18,11 @@ _KINDS = {
     "mean/EMA": "running_mean",
     "variance/EMA": "running_var",
 }
+# What else the port saves: heads, the key encoder, the queue, the optimiser.
+_LEFTOVER = re.compile(
+    r"momentum_encoder/.*|(linear|fc)\w*/.*|queue|queue_ptr|.*/Momentum"
+    r"|learning_rate|global_step"
+)
 _EPSILON_EXCESS = 1e-8  # batch norm there adds 1.001e-5 to the variance, 1e-5 here
 
 
@@ -41,12 +46,16 @@ def to_torchvision_names(
     Returns:
         name -> array for every variable of the query encoder's convolutions and batch
         norms, and the names left out: heads, queue, momentum encoder, optimiser.
+
+    Raises:
+        ValueError: if names are none of these.
     """
-    state, left_out = {}, []
+    state, left_out, unknown = {}, [], []
     for name, array in variables.items():
         match = _VARIABLE.fullmatch(name.split(":")[0])
         if not match:
-            left_out.append(name)
+            known = _LEFTOVER.fullmatch(name.split(":")[0])
+            (left_out if known else unknown).append(name)
             continue
         key, kind = _module(match), match["kind"]
         if kind == "W":
@@ -55,6 +64,11 @@ def to_torchvision_names(
         elif kind == "variance/EMA":
             array = array + np.asarray(_EPSILON_EXCESS, array.dtype)
         state[f"{key}.{_KINDS[kind]}"] = array
+    if unknown:
+        raise ValueError(
+            f"{len(unknown)} names are no part of a TensorFlow 1 port's checkpoint: "
+            f"{', '.join(unknown)}; remove them."
+        )
     return state, tuple(left_out)
 
 

@@ -95,7 +95,8 @@ class ContrastiveModel(keras.Model):
             **kwargs: further arguments of `keras.Model.compile`.
 
         Raises:
-            ValueError: if steps_per_execution is not 1.
+            ValueError: if steps_per_execution is not 1, or the optimiser is one of
+                Keras's former kind.
         """
         several = kwargs.get("steps_per_execution")
         if several not in (None, 1):
@@ -104,6 +105,12 @@ class ContrastiveModel(keras.Model):
                 "on one batch; leave it out."
             )
         super().compile(optimizer=optimizer, **kwargs)
+        if not hasattr(self.optimizer, "build"):
+            raise ValueError(
+                f"optimizer {type(optimizer).__name__} is of Keras's former kind "
+                "(keras.optimizers.legacy), which is not supported; use one of "
+                "moco_tf.optimizers or keras.optimizers."
+            )
         # Before the first step, so that this is traced once and can be restored.
         with self.distribute_strategy.scope():
             self.optimizer.build(self.trained_variables)

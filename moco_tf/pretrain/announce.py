@@ -62,13 +62,16 @@ def announce(
     if groups is None:
         log.info("Batch norm over the global batch.")
     elif groups > 1 or local_replicas(strategy) > 1:
-        log.info(
-            "Batch norm %s; keys %s.",
-            f"in {groups} groups per replica" if groups > 1 else "per replica",
-            "shuffled over these (ShuffleBN)"
-            if method.shuffle_keys
-            else "not shuffled, as method.shuffle_keys=false asks",
-        )
+        extent = f"in {groups} groups per replica" if groups > 1 else "per replica"
+        if not hasattr(model, "key_encoder"):
+            log.info("Batch norm %s.", extent)
+        elif method.shuffle_keys:
+            log.info("Batch norm %s; keys shuffled over these (ShuffleBN).", extent)
+        else:
+            log.info(
+                "Batch norm %s; keys not shuffled, as method.shuffle_keys=false asks.",
+                extent,
+            )
     is_too_long = method.name == "moco" and method.queue_size > source.num_examples
     if is_too_long and not method.mask_same_image:
         log.warning(

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
 import pathlib
-import resource
 import shutil
 import statistics
 import subprocess
@@ -29,6 +29,7 @@ def close(
     config: Config,
     model: ContrastiveModel,
     monitor: Monitor | None,
+    album: report.Album,
     baselines: dict,
     history: callbacks.HistoryCSV,
     num_images: int,
@@ -39,6 +40,7 @@ def close(
         config: the run.
         model: trained.
         monitor: None where there is no labelled set.
+        album: images for the gallery.
         baselines: what `Monitor.baselines` gave.
         history: of all epochs.
         num_images: how many it learnt from.
@@ -51,18 +53,22 @@ def close(
     _export(config, model, num_images)
     figures = dict(baselines)
     if monitor is not None:
-        last = history.read()[-1]
+        last = (history.read() or [{}])[-1]
         figures["trained"] = {
-            probe.name: float(last[probe.name]) for probe in monitor.probes
+            probe.name: float(last.get(probe.name) or probe.measure())
+            for probe in monitor.probes
         }
     artefacts = {
         "encoder (SavedModel)": run_dir / "saved_model",
-        **_pictures(config, model, monitor, baselines, history),
+        **_pictures(config, model, album, baselines, history),
         "figures per epoch": history.path,
         "TensorBoard": run_dir / "tensorboard",
     }
     document = {**figures, "cost": _cost(history)}
-    (run_dir / "report" / "summary.json").write_text(json.dumps(document, indent=2))
+    summary = run_dir / "report" / "summary.json"  # last: it says the run is finished
+    staging = summary.with_suffix(".tmp")
+    staging.write_text(json.dumps(document, indent=2))
+    os.replace(staging, summary)
     rows = [
         (title, figures[key].get("knn"), figures[key].get("linear"))
         for key, title in _ROWS
@@ -107,7 +113,7 @@ def _folder_name(config):
     return f"folder {pathlib.Path(config.data.data_dir).expanduser().resolve().name}"
 
 
-def _pictures(config, model, monitor, baselines, history):
+def _pictures(config, model, album, baselines, history):
     folder = config.run_dir / "report"
     raw = baselines.get("raw_pixels", {})
     report.plot_history(
@@ -119,40 +125,32 @@ def _pictures(config, model, monitor, baselines, history):
         title=config.name,
     )
     pictures = {"curves": folder / "curves.png"}
-    if monitor is not None:
-        _, test = monitor.features.get(
-            model.encoder, int(model.optimizer.iterations.numpy())
+    if len(album.images) > 1:
+        pictures["nearest neighbours"] = report.neighbour_gallery(
+            album.images,
+            album.features(),
+            album.labels,
+            album.class_names,
+            folder / "neighbours.png",
         )
-        if len(monitor.images) > 1:
-            pictures["nearest neighbours"] = report.neighbour_gallery(
-                monitor.images,
-                test.features[monitor.shown],
-                test.labels[monitor.shown],
-                monitor.class_names,
-                folder / "neighbours.png",
-            )
     return pictures
 
 
 def _cost(history):
     """The usual speed of an epoch (None without one), and the most memory held, MiB.
 
-    The latter is what TensorFlow allocated on the busiest GPU, or, without one, this
-    whole process, data and probes included.
+    Read from the history, because a run that goes on may have trained in a process
+    before this one.
     """
-    gpus = tf.config.list_logical_devices("GPU")
-    if gpus:
-        usage = [tf.config.experimental.get_memory_info(gpu.name[8:]) for gpu in gpus]
-        peak = max(gpu["peak"] for gpu in usage) / 2**20
-    else:
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    # The row of the untrained encoder has no speed.
-    column = [row.get("images_per_second") for row in history.read()]
-    speeds = [float(cell) for cell in column if cell]
+    # The row of the untrained encoder has neither.
+    rows = [row for row in history.read() if row.get("images_per_second")]
+    speeds = [float(row["images_per_second"]) for row in rows]
+    peaks = [row.get("peak_memory_mib") for row in rows]
+    peaks = [float(cell) for cell in peaks if cell]
     return {
         "images_per_second": round(statistics.median(speeds), 1) if speeds else None,
-        "peak_memory_mib": round(peak),
-        "device": "GPU" if gpus else "CPU",
+        "peak_memory_mib": round(max(peaks)) if peaks else None,
+        "device": "GPU" if tf.config.list_logical_devices("GPU") else "CPU",
     }
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import json
 import logging
 
@@ -19,11 +21,18 @@ from moco_tf.data.sources import (
     open_source,
 )
 from moco_tf.distribution import hosts
-from moco_tf.evaluation import MonitorFeatures, knn_accuracy, linear_accuracy
+from moco_tf.encoders.batchnorm import share_statistics
+from moco_tf.evaluation import (
+    FeatureExtractor,
+    MonitorFeatures,
+    knn_accuracy,
+    linear_accuracy,
+)
+from moco_tf.report import Album
 
 log = logging.getLogger("moco_tf")
 
-# Test images that pictures and TensorBoard's projector show.
+# Images that pictures and TensorBoard's projector show.
 _SHOWN = 2000
 
 
@@ -57,9 +66,7 @@ class Monitor:
     Attributes:
         features: `MonitorFeatures` of both sets, extracted once for all probes.
         probes: callbacks that write an accuracy to the logs.
-        class_names: of the labels.
-        shown: int64 (count,), rows of the test set that pictures show, spread over it.
-        images: uint8 (count, S, S, C), these.
+        album: test images that pictures show, spread over the set.
 
     Raises:
         DataError: a set cannot be opened or has no labels, or classes differ.
@@ -70,10 +77,9 @@ class Monitor:
         train = open_data(config.monitor_train, config, labelled=True)
         test = open_data(config.monitor_test, config, labelled=True)
         check_same_classes(train, test, "The monitor's training set", "its test set")
-        self.class_names = test.class_names
         train = _some(train, config.monitor.max_train)
         test = _some(test, config.monitor.max_test)
-        self._batches = [self._in_batches(train), self._in_batches(test)]
+        self._batches = [_in_batches(train, config), _in_batches(test, config)]
         strategy = model.distribute_strategy
         if hosts(strategy) > 1:
             strategy = None  # each host measures all by itself, for its own files
@@ -85,17 +91,13 @@ class Monitor:
         self.probes = [knn]
         if config.monitor.linear:
             self.probes.append(callbacks.LinearProbe(self.features, every))
-        self.shown = evenly_spread(test.num_examples, _SHOWN)
-        images = self._in_batches(subset(test, self.shown))
-        self.images = np.concatenate([batch["image"].numpy() for batch in images])
+        shown = evenly_spread(test.num_examples, _SHOWN)
 
-    def _in_batches(self, source):
-        return labelled_batches(
-            source,
-            batch_size=self._config.monitor.batch_size,
-            image_size=self._config.data.image_size,
-            channels=self._config.data.channels,
-        )
+        def features():
+            step = int(model.optimizer.iterations.numpy())
+            return self.features.get(model.encoder, step)[1].features[shown]
+
+        self.album = _album(_in_batches(subset(test, shown), config), test, features)
 
     def baselines(self, model, run_dir, resumed: bool) -> dict:
         """Accuracies on raw pixels and of the untrained encoder, measured once.
@@ -106,22 +108,26 @@ class Monitor:
             resumed: whether the model has been trained already.
 
         Returns:
-            {"raw_pixels": {"knn": 0..1, "linear": 0..1}, "untrained": the same}.
+            {"raw_pixels": {"knn": 0..1, "linear": 0..1}, "untrained": the same}, the
+            latter only if it was measured when it could be.
 
         Raises:
             DataError: an image without a label, or too few images or classes.
         """
         path = run_dir / "report" / "baselines.json"
-        if resumed and path.exists():
-            return json.loads(path.read_text())
-        log.info("Measuring raw pixels and the untrained encoder first.")
-        try:
-            baselines = {"raw_pixels": self._raw_pixels(), "untrained": {}}
-        except ValueError as error:  # images without labels, too few images or classes
-            raise DataError(str(error)) from error
         for probe in self.probes:
             probe.set_model(model)
-            baselines["untrained"][probe.name] = probe.measure()
+        if resumed:
+            with contextlib.suppress(OSError, ValueError):  # absent or broken
+                return json.loads(path.read_text())
+        encoder = "" if resumed else " and the untrained encoder"
+        log.info("Measuring raw pixels%s first.", encoder)
+        try:
+            baselines = {"raw_pixels": self._raw_pixels()}
+        except ValueError as error:  # images without labels, too few images or classes
+            raise DataError(str(error)) from error
+        if not resumed:
+            baselines["untrained"] = {p.name: p.measure() for p in self.probes}
         path.write_text(json.dumps(baselines, indent=2))
         return baselines
 
@@ -134,6 +140,52 @@ class Monitor:
         if monitor.linear:
             raw["linear"] = linear_accuracy(*sets)
         return raw
+
+
+def training_album(config: Config, source: Source, model) -> Album:
+    """The album of a run without a monitor: some of its training images.
+
+    Args:
+        config: the run.
+        source: what it learns from.
+        model: whose encoder gives the features.
+    """
+    if source.load is None:
+        # Read from the start: a stream has no others at hand.
+        count = min(source.num_examples, _SHOWN)
+        some = dataclasses.replace(
+            source, dataset=source.dataset.take(count), num_examples=count
+        )
+    else:
+        some = subset(source, evenly_spread(source.num_examples, _SHOWN))
+    batches = _in_batches(some, config)
+    extractor = FeatureExtractor(model.encoder, model.normalise)
+    newest = {}
+
+    def features():
+        step = int(model.optimizer.iterations.numpy())
+        if step not in newest:
+            share_statistics(model)
+            newest.clear()
+            newest[step] = extractor.extract(batches).features
+        return newest[step]
+
+    return _album(batches, source, features)
+
+
+def _album(batches, source, features):
+    rows = [(batch["image"].numpy(), batch["label"].numpy()) for batch in batches]
+    images, labels = map(np.concatenate, zip(*rows))
+    return Album(images, labels, source.class_names, features)
+
+
+def _in_batches(source, config):
+    return labelled_batches(
+        source,
+        batch_size=config.monitor.batch_size,
+        image_size=config.data.image_size,
+        channels=config.data.channels,
+    )
 
 
 def _some(source, most):

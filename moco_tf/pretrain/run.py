@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import os
+import re
 
 import tensorflow as tf
 from tensorflow import keras
 
 from moco_tf import callbacks
-from moco_tf.config import Config, ConfigError, dump, load_config, validate
+from moco_tf.config import Config, ConfigError, dump, validate
+from moco_tf.config.identity import other_run
 from moco_tf.data.pipeline import steps_per_epoch, two_views
 from moco_tf.data.sources import DataError
 from moco_tf.distribution import (
@@ -25,27 +28,19 @@ from moco_tf.log import set_up_log
 from moco_tf.pretrain.announce import announce, announce_bank
 from moco_tf.pretrain.build import build_model
 from moco_tf.pretrain.closing import close
-from moco_tf.pretrain.monitor import Monitor, open_data
+from moco_tf.pretrain.monitor import Monitor, open_data, training_album
 
 log = logging.getLogger("moco_tf")
 
 # What `pretrain` raises for what a user can mend, each in one sentence.
 MISTAKES = (ConfigError, DataError, InterchangeError, callbacks.RunError)
-# What a continued run may have otherwise: where things lie, and how, not what, it does.
-_MAY_CHANGE = {
-    "name",
-    "runs_dir",
-    "data.data_dir",
-    "data.manual_dir",
-    "data.decode_threads",
-    "data.max_unreadable",
-    "distribution.gpus",
-    "monitor.data_dir",
-    "monitor.manual_dir",
-    "monitor.batch_size",
-    "train.checkpoint_every",
-    "train.keep_checkpoints",
-}
+_FILE_ERRORS = (
+    tf.errors.ResourceExhaustedError,
+    tf.errors.DataLossError,
+    tf.errors.NotFoundError,
+    tf.errors.PermissionDeniedError,
+)
+_OUT_OF_MEMORY = re.compile(r"\bOOM\b|[Oo]ut of memory")
 # Images whose two views TensorBoard shows.
 _SHOWN = 16
 
@@ -87,12 +82,16 @@ def pretrain(config: Config) -> dict:
     keras.mixed_precision.set_global_policy(config.train.precision)
     try:
         return _run(config, strategy, run_dir)
-    except (
-        OSError,
-        tf.errors.ResourceExhaustedError,
-        tf.errors.DataLossError,
-    ) as error:
+    except (OSError, *_FILE_ERRORS) as error:
         raise callbacks.RunError(_interrupted(error, run_dir)) from error
+    except tf.errors.InvalidArgumentError as error:
+        if not re.search(r"\{\{node \S*Decode", str(error)):
+            raise
+        raise callbacks.RunError(
+            f"an image of the data set cannot be decoded ({_reason(error)}); replace "
+            "it, or prepare the data set again, and start the same command again to "
+            f"continue the run in {run_dir}."
+        ) from error
     finally:
         keras.mixed_precision.set_global_policy("float32")
 
@@ -118,6 +117,7 @@ def _run(config, strategy, run_dir):
     if done:
         log.info("Continuing after epoch %d of %d.", done, config.train.epochs)
     monitor = Monitor(config, model) if config.monitor.every else None
+    album = monitor.album if monitor else training_album(config, source, model)
     history = callbacks.HistoryCSV(run_dir / "history.csv")
     baselines = monitor.baselines(model, run_dir, resumed=done > 0) if monitor else {}
     if baselines and not done:
@@ -134,10 +134,7 @@ def _run(config, strategy, run_dir):
             run_dir / "tensorboard",
             views=_shown_views(config, source) if not done else None,
             config=config,
-            features=monitor.features if monitor else None,
-            shown=monitor.shown if monitor else None,
-            images=monitor.images if monitor else None,
-            class_names=monitor.class_names if monitor else (),
+            album=album,
         ),
         checkpoints,
         progress,
@@ -151,15 +148,16 @@ def _run(config, strategy, run_dir):
             callbacks=watchers,
             verbose=0,
         )
-    figures = close(config, model, monitor, baselines, history, source.num_examples)
+    figures = close(
+        config, model, monitor, album, baselines, history, source.num_examples
+    )
     return {**figures, "run_dir": str(run_dir)}
 
 
 def _interrupted(error, run_dir):
     """One sentence on what stopped a run that was going well."""
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    reason = lines[0][:200].rstrip(".")
-    if "OOM" in reason:
+    reason = _reason(error)
+    if _OUT_OF_MEMORY.search(str(error)):
         return (
             f"the device's memory cannot hold a step ({reason}); use a smaller "
             "train.batch_size, train.precision=mixed_bfloat16 or more devices."
@@ -170,39 +168,35 @@ def _interrupted(error, run_dir):
     )
 
 
+def _reason(error):
+    """The line of an error that says most."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    # Of an error inside a graph, the first ones say where.
+    telling = [line for line in lines if _OUT_OF_MEMORY.search(line)]
+    telling += [line for line in lines if "{{node" in line]
+    return (telling or lines)[0][:200].rstrip(".")
+
+
 def _claim(config):
     """Makes the run directory, or checks that it holds this very run."""
     run_dir, path = config.run_dir, config.run_dir / "config.yaml"
-    if path.exists():
-        before = load_config(path)
-        differing = [
-            f"{key} was {old} and is {new}"
-            for (key, old), (_, new) in zip(_leaves(before), _leaves(config))
-            if old != new and key not in _MAY_CHANGE
-        ]
-        if differing:
-            raise ConfigError(
-                f"{run_dir} holds a run of another configuration "
-                f"({'; '.join(differing[:3])}); choose another --name or --runs_dir, "
-                f"or continue that run as it was with --resume {run_dir}."
-            )
+    if differing := other_run(config):
+        raise ConfigError(
+            f"{run_dir} holds a run of another configuration "
+            f"({'; '.join(differing[:3])}); choose another --name or --runs_dir, "
+            f"or continue that run as it was with --resume {run_dir}."
+        )
     try:
         (run_dir / "report").mkdir(parents=True, exist_ok=True)
-        path.write_text(dump(config))
+        staging = path.with_suffix(".tmp")
+        staging.write_text(dump(config))
+        os.replace(staging, path)
     except OSError as error:
         raise ConfigError(
             f"the run directory {run_dir} cannot be written ({error.strerror}); "
             "choose another --runs_dir or --name."
         ) from None
     return run_dir
-
-
-def _leaves(tree, prefix=""):
-    for name, value in sorted(vars(tree).items()):
-        if hasattr(value, "__dataclass_fields__"):
-            yield from _leaves(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", value
 
 
 def _two_views(config, source, **changed):

@@ -22,7 +22,7 @@ from moco_tf.protocols.output import (
 )
 
 _NOT_A_SETTING = ("name", "runs_dir", "seed")
-_NO_CONDITION = ("out", "save", "seed", "distribution", "features")
+_NO_CONDITION = ("out", "save", "seed", "distribution", "features", "control")
 _DIGESTS = ("weights", "architecture")
 
 
@@ -95,7 +95,7 @@ def run(settings: Compare, paths: Sequence[pathlib.Path]) -> dict:
         for figure in figures
         if not figure.endswith(" top5")
     }
-    picture = grouped_points("Accuracy by run, %", names, shown)
+    picture = grouped_points("Figures by run, %", names, shown)
     write_results(folder, document, rows, {"compare": picture})
     table = [
         [
@@ -105,7 +105,7 @@ def run(settings: Compare, paths: Sequence[pathlib.Path]) -> dict:
         ]
         for i, (name, group) in enumerate(zip(names, groups))
     ]
-    print(text_table(["top-1, %", "runs", *shown], table))
+    print(text_table(["%", "runs", *shown], table))
     for key, settings_of in document["differences"].items():
         print(f"\n{key}: " + ", ".join(f"{n} {v}" for n, v in settings_of.items()))
     for warning in document["warnings"]:

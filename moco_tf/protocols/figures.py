@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -190,7 +191,7 @@ def lines(
     Args:
         points: series and abscissa of each row.
         panels: title -> for each row its values; rows without any are left out.
-        x_label: what the abscissa is; its axis is logarithmic.
+        x_label: what the abscissa is; its axis is logarithmic if all are above 0.
     """
     columns = min(2, len(panels))
     rows = -(-len(panels) // columns)
@@ -203,7 +204,7 @@ def lines(
     ticks = sorted({x for _, x in points})
     for axes, (title, values) in zip(grid, panels.items()):
         look.title(axes, title)
-        for name, colour in zip(series, look.COLOURS):
+        for name, colour in zip(series, itertools.cycle(look.COLOURS)):
             own = sorted(
                 (x, list(shown))
                 for (of, x), shown in zip(points, values)
@@ -214,7 +215,7 @@ def lines(
                       linewidth=1.8, markersize=5)  # fmt: skip
             for x, shown in own:
                 axes.plot([x] * len(shown), shown, ".", color=colour, alpha=0.5)
-        axes.set_xscale("log")
+        axes.set_xscale("log" if ticks[0] > 0 else "linear")
         axes.set_xticks(ticks, [f"{x:g}" for x in ticks])
         axes.minorticks_off()
         axes.set_xlabel(x_label, fontsize=8.5, color=look.GREY)

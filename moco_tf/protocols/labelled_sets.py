@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import logging
 import os
 import pathlib
+import re
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -56,6 +58,10 @@ def open_labelled_sets(
         for part, most in zip(asked, (data.max_train, data.max_test))
     )
     check_same_classes(train.source, test.source, "The training set", "the test set")
+    for part, title in ((train, "Training"), (test, "Test")):
+        name = part.facts.get("name", part.facts["source"])
+        images = f"{part.source.num_examples:,}"
+        log.info("%s images: %s of %s %s.", title, images, name, part.facts["split"])
     return train, test
 
 
@@ -144,6 +150,10 @@ def resolve_labelled(data: LabelledData, pretrained: Pretrained) -> list[Data]:
             "for instance --data.source=tfds --data.name=cifar10."
         )
     own = (config.monitor_train, config.monitor_test) if config else (Data(), Data())
+    if own[0].source == "tfds":
+        # A part of the split is to watch a run by; the protocols take the whole.
+        whole = re.sub(r"^(\w+)\[.*\]$", r"\1", own[0].split)
+        own = (replace(own[0], split=whole), own[1])
     splits = (data.train_split, data.test_split)
     return [
         _overridden(data, base, split, default, bool(config))
@@ -209,7 +219,8 @@ def _fingerprint(data_dir):
         folders.sort()
         for file in sorted(files):
             path = pathlib.Path(folder) / file
-            state = path.stat()
-            digest.update(f"{path.relative_to(root)}:{state.st_size}:".encode())
-            digest.update(f"{state.st_mtime_ns};".encode())
+            digest.update(f"{path.relative_to(root)}:".encode())
+            with contextlib.suppress(OSError):  # a link to nowhere
+                state = path.stat()
+                digest.update(f"{state.st_size}:{state.st_mtime_ns};".encode())
     return digest.hexdigest()

@@ -61,9 +61,11 @@ def _table(settings, path):
         _row(row, of_row, settings.figure) for row, of_row in zip(sweep.rows, finished)
     ]
     if not any(row["runs"] for row in rows):
+        known = {name for of_row in finished for name in _figures(of_row)}
+        remedy = f"use --figure={sorted(known)[0]}" if known else "finish the sweep"
         raise ConfigError(
-            f"no run of {path} has {settings.figure}; finish the sweep, with "
-            "monitor.every above 0."
+            f"no finished run of {path} has {settings.figure}; {remedy}, or run it "
+            "with monitor.every above 0 and its probe on."
         )
     document = {
         "protocol": "tables",
@@ -100,11 +102,15 @@ def _finished(path: pathlib.Path, row: Row, sweep: Sweep) -> list[dict]:
     found = []
     for seed in sweep.seeds:
         file = path / f"{row.name}-seed{seed}" / "report" / "summary.json"
-        if file.is_file():
+        try:
             found.append(json.loads(file.read_text()))
-        else:
+        except (OSError, ValueError):  # absent or broken: the sweep makes it anew
             log.warning("%s is not finished and left out.", file.parent.parent)
     return found
+
+
+def _figures(runs: list[dict]) -> set[str]:
+    return {name for run in runs for name in run.get("trained", {})}
 
 
 def _shares(runs: list[dict], figure: str) -> list[float]:
@@ -149,9 +155,10 @@ def _data(path, sweep):
     configs = [load_config(file) for file in files if file.is_file()]
     data, encoder = configs[0].data, configs[0].encoder
     epochs = sorted({config.train.epochs for config in configs})
+    width = f" of width {encoder.width}" if encoder.name.startswith("resnet") else ""
     return (
-        f"{data.name or data.source} {data.split}, {encoder.name} of width "
-        f"{encoder.width}, {' or '.join(map(str, epochs))} epochs"
+        f"{data.name or data.source} {data.split}, {encoder.name}{width}, "
+        f"{' or '.join(map(str, epochs))} epochs"
     )
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,23 @@ from matplotlib.figure import Figure
 
 from moco_tf.evaluation.knn import nearest_neighbours
 from moco_tf.report import look
+
+
+@dataclass(frozen=True)
+class Album:
+    """Images to show, and how to get their features.
+
+    Attributes:
+        images: uint8 (N,H,W,C).
+        labels: int (N,); -1 where unlabelled.
+        class_names: name of each label; may be empty.
+        features: gives float (N,F), of the encoder as it is when called.
+    """
+
+    images: np.ndarray
+    labels: np.ndarray
+    class_names: Sequence[str]
+    features: Callable[[], np.ndarray]
 
 
 def neighbour_gallery(

@@ -1,0 +1,60 @@
+"""Whether two configurations are the same run."""
+
+from __future__ import annotations
+
+from moco_tf.config.load import load_config
+from moco_tf.config.tree import Config
+
+# Where things lie, and how, not what, a run does: a continued run may have these
+# otherwise.
+_MAY_CHANGE = {
+    "name",
+    "runs_dir",
+    "data.data_dir",
+    "data.manual_dir",
+    "data.decode_threads",
+    "data.max_unreadable",
+    "distribution.gpus",
+    "monitor.data_dir",
+    "monitor.manual_dir",
+    "monitor.batch_size",
+    "train.checkpoint_every",
+    "train.keep_checkpoints",
+}
+
+
+def other_run(config: Config) -> list[str]:
+    """What makes the run in a configuration's directory another one than it.
+
+    Empty if it is the same one, or if nothing has been trained there yet: a mistake
+    that was found before the first checkpoint can be mended and tried again.
+
+    Raises:
+        ConfigError: if that run's configuration cannot be read.
+    """
+    run_dir = config.run_dir
+    is_trained = any((run_dir / "checkpoints").glob("epoch-*"))
+    if not (is_trained or (run_dir / "report" / "summary.json").exists()):
+        return []
+    return differences(load_config(run_dir / "config.yaml"), config)
+
+
+def differences(before: Config, now: Config) -> list[str]:
+    """What makes two configurations different runs; empty if they are the same one.
+
+    Returns:
+        One "key was A and is B" for each setting, in alphabetical order.
+    """
+    return [
+        f"{key} was {old} and is {new}"
+        for (key, old), (_, new) in zip(_leaves(before), _leaves(now))
+        if old != new and key not in _MAY_CHANGE
+    ]
+
+
+def _leaves(tree, prefix=""):
+    for name, value in sorted(vars(tree).items()):
+        if hasattr(value, "__dataclass_fields__"):
+            yield from _leaves(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
