@@ -32,11 +32,12 @@ def other_run(config: Config) -> list[str]:
     Raises:
         ConfigError: if that run's configuration cannot be read.
     """
-    run_dir = config.run_dir
+    run_dir, file = config.run_dir, config.run_dir / "config.yaml"
     is_trained = any((run_dir / "checkpoints").glob("epoch-*"))
-    if not (is_trained or (run_dir / "report" / "summary.json").exists()):
+    is_trained |= (run_dir / "report" / "summary.json").exists()
+    if not (is_trained and file.exists()):
         return []
-    return differences(load_config(run_dir / "config.yaml"), config)
+    return differences(load_config(file), config)
 
 
 def differences(before: Config, now: Config) -> list[str]:

@@ -116,15 +116,16 @@ def _folder_name(config):
 def _pictures(config, model, album, baselines, history):
     folder = config.run_dir / "report"
     raw = baselines.get("raw_pixels", {})
-    report.plot_history(
-        history.path,
-        folder / "curves.png",
-        negatives=model.negatives(config.train.batch_size),
-        raw_knn=raw.get("knn"),
-        raw_linear=raw.get("linear"),
-        title=config.name,
-    )
-    pictures = {"curves": folder / "curves.png"}
+    pictures = {}
+    if history.read():
+        pictures["curves"] = report.plot_history(
+            history.path,
+            folder / "curves.png",
+            negatives=model.negatives(config.train.batch_size),
+            raw_knn=raw.get("knn"),
+            raw_linear=raw.get("linear"),
+            title=config.name,
+        )
     if len(album.images) > 1:
         pictures["nearest neighbours"] = report.neighbour_gallery(
             album.images,

@@ -170,11 +170,12 @@ def _interrupted(error, run_dir):
 
 def _reason(error):
     """The line of an error that says most."""
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    # Of an error inside a graph, the first ones say where.
+    prefix = r"^\s*(\{\{.*?\}\}\s*|\(\d+\)\s*\w+:\s*)*"
+    lines = [re.sub(prefix, "", line) for line in str(error).strip().splitlines()]
     telling = [line for line in lines if _OUT_OF_MEMORY.search(line)]
-    telling += [line for line in lines if "{{node" in line]
-    return (telling or lines)[0][:200].rstrip(".")
+    # A graph's error says what happened just above where.
+    telling += [line for line, place in zip(lines, lines[1:]) if "[[{{node" in place]
+    return (telling or lines or [type(error).__name__])[0][:200].rstrip(".")
 
 
 def _claim(config):
