@@ -46,6 +46,8 @@ $(READY): pyproject.toml constraints.txt
 			"install one, or name it with make PYTHON=/path/to/python3.11." >&2; \
 		exit 1; }
 	@echo "Installing the pinned packages into $(VENV); this takes minutes, once."
+	@# The pip that comes with an early 3.9 or 3.10 cannot install from pyproject.toml alone.
+	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check "pip>=21.3"
 	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check \
 		--constraint constraints.txt -e ".[dev]"
 	@touch $@

@@ -242,6 +242,8 @@ def start(file, *words):
         text=True,
         cwd=ROOT,
         start_new_session=True,
+        # Tests in the background of a shell have it ignored, and pass that on.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
 
 
