@@ -11,10 +11,11 @@ TIERS = (
         "distribution",
         "optimizers",
         "precision",
+        "files",
         "data",
         "augment",
         "encoders",
-    ),  # fmt: skip
+    ),
     ("contrast",),
     ("interchange", "methods"),
     ("evaluation",),

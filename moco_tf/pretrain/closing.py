@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import pathlib
 import shutil
 import statistics
@@ -14,6 +13,7 @@ import tensorflow as tf
 from moco_tf import callbacks, encoders, report
 from moco_tf.config import Config
 from moco_tf.data.crops import default_resize
+from moco_tf.files import write_whole
 from moco_tf.interchange.savedmodel import export_saved_model
 from moco_tf.methods import ContrastiveModel
 from moco_tf.pretrain.monitor import Monitor
@@ -65,10 +65,8 @@ def close(
         "TensorBoard": run_dir / "tensorboard",
     }
     document = {**figures, "cost": _cost(history)}
-    summary = run_dir / "report" / "summary.json"  # last: it says the run is finished
-    staging = summary.with_suffix(".tmp")
-    staging.write_text(json.dumps(document, indent=2))
-    os.replace(staging, summary)
+    # Last: it says the run is finished.
+    write_whole(run_dir / "report" / "summary.json", json.dumps(document, indent=2))
     rows = [
         (title, figures[key].get("knn"), figures[key].get("linear"))
         for key, title in _ROWS

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-import os
 import re
 
 import tensorflow as tf
@@ -23,6 +22,7 @@ from moco_tf.distribution import (
     make_strategy,
     worker_index,
 )
+from moco_tf.files import write_whole
 from moco_tf.interchange.errors import InterchangeError
 from moco_tf.log import set_up_log
 from moco_tf.pretrain.announce import announce, announce_bank
@@ -189,9 +189,7 @@ def _claim(config):
         )
     try:
         (run_dir / "report").mkdir(parents=True, exist_ok=True)
-        staging = path.with_suffix(".tmp")
-        staging.write_text(dump(config))
-        os.replace(staging, path)
+        write_whole(path, dump(config))
     except OSError as error:
         raise ConfigError(
             f"the run directory {run_dir} cannot be written ({error.strerror}); "
