@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import csv
 import os
-import resource
 import subprocess
 import sys
 import time
@@ -62,6 +61,7 @@ def measure(options: argparse.Namespace) -> list[str]:
     import numpy as np
     from sklearn.neighbors import NearestNeighbors
 
+    from moco_tf.callbacks.health import peak_memory
     from moco_tf.evaluation.knn import knn_predict_all
 
     def vote(train, labels, test):
@@ -82,12 +82,11 @@ def measure(options: argparse.Namespace) -> list[str]:
         test[:, 0] += 50
     labels = rng.integers(0, 10, options.train)
     vote(train[:1000], labels[:1000], test[:10])  # warm up
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = peak_memory()
     wall, cpu = time.perf_counter(), time.process_time()
     vote(train, labels, test)
     wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
-    growth = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
-    return [f"{wall:.2f}", f"{cpu:.2f}", f"{growth:.0f}"]
+    return [f"{wall:.2f}", f"{cpu:.2f}", f"{peak_memory() - before:.0f}"]
 
 
 if __name__ == "__main__":

@@ -18,7 +18,6 @@ import csv
 import json
 import os
 import pathlib
-import resource
 import subprocess
 import sys
 import time
@@ -112,12 +111,14 @@ def measure(options: argparse.Namespace) -> dict:
     import tensorflow as tf
 
     import moco_tf
+    from moco_tf.callbacks.health import peak_memory
 
     shape = (options.batch_size, options.image_size, options.image_size, 3)
     tf.keras.utils.set_random_seed(0)
     batch = {name: tf.random.normal(shape) for name in ("query", "key")}
-    gpu = bool(tf.config.list_physical_devices("GPU"))
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    gpu = bool(tf.config.list_logical_devices("GPU"))
+    # A GPU's count is TensorFlow's own; a CPU's has the libraries too.
+    before = 0 if gpu else peak_memory()
     encoder = getattr(moco_tf.encoders, options.encoder)()
     if options.child == "moco":
         model = moco_tf.MoCo(encoder, queue_size=options.queue_size)
@@ -130,13 +131,9 @@ def measure(options: argparse.Namespace) -> dict:
         start = time.perf_counter()
         step(batch)["loss"].numpy()
         times.append(time.perf_counter() - start)
-    if gpu:
-        peak = tf.config.experimental.get_memory_info("GPU:0")["peak"] / 2**20
-    else:
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024 - before
     times = sorted(times[2:])
     return {
-        "peak_mib": peak,
+        "peak_mib": peak_memory() - before,
         "step_ms": 1000 * times[len(times) // 2],
         "device": "GPU" if gpu else f"{os.cpu_count()} CPU cores",
     }

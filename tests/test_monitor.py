@@ -50,7 +50,8 @@ def test_images_that_are_not_taken_are_not_read(folder):
             file.unlink()
     (batch,) = monitor.features.train_dataset.as_numpy_iterator()
     np.testing.assert_array_equal(batch["label"], [0, 1, 2])
-    assert monitor.album.images.shape == (2, 16, 16, 3)
+    images, _ = monitor.album.load()
+    assert images.shape == (2, 16, 16, 3)
 
 
 def test_pictures_show_every_class_of_a_sorted_folder(folder, monkeypatch):
@@ -61,9 +62,10 @@ def test_pictures_show_every_class_of_a_sorted_folder(folder, monkeypatch):
     test = monitor.features.test_dataset.unbatch()
     images = [element["image"].numpy() for element in test]
     album = monitor.album
-    assert sorted(album.labels) == [0, 1, 2]
+    shown, labels = album.load()
+    assert sorted(labels) == [0, 1, 2]
     _, features = monitor.features.get(model.encoder, 0)
-    for row, image in enumerate(album.images):
+    for row, image in enumerate(shown):
         (place,) = [n for n, other in enumerate(images) if (other == image).all()]
         np.testing.assert_array_equal(album.features()[row], features.features[place])
 

@@ -12,6 +12,7 @@ import sys
 import pytest
 
 from moco_tf.config import ConfigError, dump, load_config
+from moco_tf.config.identity import other_run
 from moco_tf.config.protocols import Tables
 from moco_tf.config.sweep import dump_sweep, load_sweep, parse_sweep
 from moco_tf.protocols import tables
@@ -185,7 +186,7 @@ def test_runs_of_another_scale_are_refused_before_any_starts(file, tmp_path):
     (_, first), *_ = load_sweep(file, [f"runs_dir={tmp_path}"]).runs()
     finish(first, 0.5)
     moved = load_sweep(file, [f"runs_dir={tmp_path}", "data.data_dir=/moved"])
-    assert is_finished(moved.runs()[0][1])
+    assert not other_run(moved.runs()[0][1])
     longer = load_sweep(file, [f"runs_dir={tmp_path}", "train.epochs=2"], "[3, 0]")
     with pytest.raises(ConfigError, match="train.epochs was 1 and is 2.*--runs_dir"):
         run_sweep(longer)

@@ -66,7 +66,7 @@ def test_sprites_are_small_and_the_sheet_only_as_large_as_they_need(
     grey = np.arange(10, 150, 20, dtype=np.uint8)
     images = np.broadcast_to(grey[:, None, None, None], (7, size, size, channels))
     board = callbacks.TensorBoard(tmp_path)
-    board._project(Album(images, np.arange(7), [], lambda: np.eye(7)))
+    board._project(Album(lambda: (images, np.arange(7)), [], lambda: np.eye(7)))
     sheet = tf.io.decode_png((tmp_path / "sprites.png").read_bytes()).numpy()
     assert sheet.shape == (3 * shown, 3 * shown, channels)
     centres = sheet[shown // 2 :: shown, shown // 2 :: shown, 0]

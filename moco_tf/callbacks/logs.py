@@ -121,10 +121,11 @@ class TensorBoard(keras.callbacks.Callback):
         self._writer.close()
 
     def _project(self, album):
+        images, labels = album.load()
         np.savetxt(self.log_dir / "embeddings.tsv", album.features(), "%.5g", "\t")
         names = [
             album.class_names[label] if label >= 0 and album.class_names else str(label)
-            for label in album.labels
+            for label in labels
         ]
         (self.log_dir / "labels.tsv").write_text("\n".join(names) + "\n")
         config = projector.ProjectorConfig()
@@ -132,8 +133,8 @@ class TensorBoard(keras.callbacks.Callback):
         embedding.tensor_name = "features"
         embedding.tensor_path = "embeddings.tsv"
         embedding.metadata_path = "labels.tsv"
-        if album.images.shape[-1] in (1, 3):
-            sheet, size = _sprites(album.images)
+        if images.shape[-1] in (1, 3):
+            sheet, size = _sprites(images)
             png = tf.io.encode_png(sheet).numpy()
             (self.log_dir / "sprites.png").write_bytes(png)
             embedding.sprite.image_path = "sprites.png"

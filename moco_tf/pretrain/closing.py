@@ -124,11 +124,12 @@ def _pictures(config, model, album, baselines, history):
             raw_linear=raw.get("linear"),
             title=config.name,
         )
-    if len(album.images) > 1:
+    images, labels = album.load()
+    if len(images) > 1:
         pictures["nearest neighbours"] = report.neighbour_gallery(
-            album.images,
+            images,
             album.features(),
-            album.labels,
+            labels,
             album.class_names,
             folder / "neighbours.png",
         )

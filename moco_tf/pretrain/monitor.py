@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import json
 import logging
 
@@ -174,9 +175,13 @@ def training_album(config: Config, source: Source, model) -> Album:
 
 
 def _album(batches, source, features):
-    rows = [(batch["image"].numpy(), batch["label"].numpy()) for batch in batches]
-    images, labels = map(np.concatenate, zip(*rows))
-    return Album(images, labels, source.class_names, features)
+    @functools.cache  # TensorBoard and the gallery show the same ones
+    def load():
+        rows = [(batch["image"].numpy(), batch["label"].numpy()) for batch in batches]
+        images, labels = map(np.concatenate, zip(*rows))
+        return images, labels
+
+    return Album(load, source.class_names, features)
 
 
 def _in_batches(source, config):

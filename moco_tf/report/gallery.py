@@ -16,17 +16,16 @@ from moco_tf.report import look
 
 @dataclass(frozen=True)
 class Album:
-    """Images to show, and how to get their features.
+    """How to get images to show, when they are shown, and their features.
 
     Attributes:
-        images: uint8 (N,H,W,C).
-        labels: int (N,); -1 where unlabelled.
+        load: gives the images, uint8 (N,H,W,C), and their labels, int (N,), -1 where
+            unlabelled.
         class_names: name of each label; may be empty.
         features: gives float (N,F), of the encoder as it is when called.
     """
 
-    images: np.ndarray
-    labels: np.ndarray
+    load: Callable[[], tuple[np.ndarray, np.ndarray]]
     class_names: Sequence[str]
     features: Callable[[], np.ndarray]
 
