@@ -1,6 +1,13 @@
-"""Networks for tests: with telling weights, and a ResNet in PyTorch."""
+"""Networks for tests: with telling weights, to export, and a ResNet in PyTorch."""
+
+import pathlib
 
 import numpy as np
+
+from moco_tf.encoders import ResNet
+from moco_tf.interchange import Pretrained
+
+MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.25, 0.3)
 
 
 def perturbed(encoder, seed=0):
@@ -13,6 +20,28 @@ def perturbed(encoder, seed=0):
         ]
     )
     return encoder
+
+
+def tiny(stem="imagenet", **kwargs):
+    """A ResNet that is made in no time."""
+    return perturbed(ResNet((1, 1, 1, 1), "basic", 4, stem, name="tiny", **kwargs))
+
+
+def pretrained_of(encoder, size=32):
+    """An encoder as if it came from a run, to export."""
+    channels = encoder.input_shape[-1]
+    return Pretrained(
+        encoder=encoder,
+        image_size=size,
+        resize=size + 4,
+        channels=channels,
+        mean=MEAN[:channels],
+        std=STD[:channels],
+        provenance={"recipe": "demo", "data": "glyphs", "epochs": 3},
+        config=None,
+        digest="0" * 64,
+        path=pathlib.Path("nowhere"),
+    )
 
 
 def torch_resnet(torch, depths, block, width, stem):

@@ -1,4 +1,4 @@
-"""Fine-tuning: the optimiser, the classifier, the subsets and the command."""
+"""Fine-tuning: the optimiser, the classifier and the command."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import tensorflow as tf
+from coloured import coloured, source_of, streamed
 from conftest import mirrored
 from tensorflow import keras
 
@@ -18,9 +19,6 @@ import moco_tf
 from moco_tf.augment import Normalize
 from moco_tf.config.commands import parse_evaluation
 from moco_tf.config.transfer import Finetune
-from moco_tf.data import DataError, from_arrays
-from moco_tf.data.balanced import balanced_subset, held_out
-from moco_tf.data.labelled import labels_of
 from moco_tf.evaluation.finetune import (
     HeadSGD,
     build_classifier,
@@ -30,26 +28,7 @@ from moco_tf.evaluation.finetune import (
 from moco_tf.interchange import load_pretrained
 from moco_tf.protocols.finetune import _name
 
-COLOURS = np.array([[220, 40, 40], [40, 220, 40], [40, 40, 220]])
 RECIPE = Finetune(batch_size=8, epochs=2, milestones=())
-
-
-def coloured(count=30, size=16, seed=0):
-    """Images whose class is their colour, in noise."""
-    rng = np.random.default_rng(seed)
-    labels = np.arange(count) % 3
-    noise = rng.integers(-40, 36, (count, size, size, 3))
-    images = np.clip(COLOURS[labels][:, None, None] + noise, 0, 255)
-    return images.astype(np.uint8), labels
-
-
-def source_of(count=30, **kwargs):
-    return from_arrays(*coloured(count, **kwargs), ("red", "green", "blue"))
-
-
-def streamed(source):
-    """The same source, without reading by id."""
-    return dataclasses.replace(source, load=None)
 
 
 def normalise():
@@ -73,9 +52,6 @@ def plain_encoder(batch_norm=False):
 def batches_of(images, labels, batch):
     examples = {"image": images, "label": labels, "id": np.arange(len(labels))}
     return tf.data.Dataset.from_tensor_slices(examples).batch(batch)
-
-
-# The optimiser
 
 
 def test_head_learns_as_torchs_parameter_group_does():
@@ -104,9 +80,6 @@ def test_head_learns_as_torchs_parameter_group_does():
         oracle.step()
         for own, parameter in zip(ours, theirs):
             np.testing.assert_allclose(own, parameter.detach().numpy(), rtol=1e-12)
-
-
-# The classifier
 
 
 def test_classifier_starts_from_the_encoder_or_from_new_weights():
@@ -208,64 +181,6 @@ def test_collapse_is_not_rewarded_and_missing_labels_are_an_error():
     assert classifier_accuracy(model, batches_of(images, labels, 6))["top1"] == 0
     with pytest.raises(ValueError, match="6 of 6 .*test set"):
         classifier_accuracy(model, batches_of(images, 0 * labels - 1, 6))
-
-
-# Subsets
-
-
-@pytest.mark.parametrize("form", [lambda source: source, streamed])
-def test_subset_has_equally_many_of_each_class(form):
-    images, _ = coloured(60)
-    labels = np.array([0] * 40 + [1] * 15 + [2] * 5)
-    source = form(from_arrays(images, labels, ("red", "green", "blue")))
-    part = balanced_subset(source, 0.2, seed=0)
-    assert part.num_examples == 12
-    np.testing.assert_array_equal(np.bincount(labels_of(part)), [4, 4, 4])
-    # A class that has fewer gives all it has.
-    part = balanced_subset(source, 0.4, seed=0)
-    np.testing.assert_array_equal(np.bincount(labels_of(part)), [8, 8, 5])
-    assert part.class_names == source.class_names
-    assert balanced_subset(source, 1.0, seed=0) is source
-
-
-def test_subset_depends_on_its_seed_alone():
-    source = source_of(60)
-
-    def pixels(seed):
-        part = balanced_subset(source, 0.2, seed)
-        elements = part.dataset.as_numpy_iterator()
-        return np.stack([element["image"] for element in elements])
-
-    np.testing.assert_array_equal(pixels(0), pixels(0))
-    assert not np.array_equal(pixels(0), pixels(1))
-
-
-def test_held_out_part_is_apart_and_has_every_class():
-    source = source_of(33)
-    kept, held = held_out(source, 0.2, seed=0)
-    assert (kept.num_examples, held.num_examples) == (27, 6)
-    np.testing.assert_array_equal(np.bincount(labels_of(held)), [2, 2, 2])
-    images = [
-        {element["image"].tobytes() for element in part.dataset.as_numpy_iterator()}
-        for part in (kept, held, source)
-    ]
-    assert not images[0] & images[1]
-    assert images[0] | images[1] == images[2]
-
-
-def test_subsets_explain_what_is_too_small():
-    source = source_of(60)
-    with pytest.raises(DataError, match="fraction=0.02 of 60 .* use 0.05 or more"):
-        balanced_subset(source, 0.02, seed=0)
-    images, labels = coloured(6)
-    lacking = from_arrays(images, labels % 2, ("red", "green", "blue"))
-    with pytest.raises(DataError, match="no image of the class 'blue'"):
-        balanced_subset(lacking, 0.5, seed=0)
-    with pytest.raises(DataError, match="'red' has one training image"):
-        held_out(source_of(3), 0.2, seed=0)
-
-
-# The command
 
 
 @pytest.fixture(scope="module")

@@ -1,21 +1,17 @@
-import dataclasses
 import json
-import pathlib
 import pickle
-import sys
 
 import numpy as np
 import pytest
 import safetensors
 import tensorflow as tf
-from networks import perturbed, torch_resnet
+from networks import MEAN, STD, perturbed, pretrained_of, tiny, torch_resnet
 from tensorflow import keras
 
 from moco_tf.encoders import ResNet, ResNet50, ViT
 from moco_tf.interchange import (
     FORMATS,
     InterchangeError,
-    Pretrained,
     export,
     load_checkpoint,
     load_pretrained,
@@ -24,7 +20,6 @@ from moco_tf.interchange import (
 from moco_tf.interchange.detectron2 import write_detectron2
 from moco_tf.interchange.exports import _READ, _WRITE
 
-MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.25, 0.3)
 FILES = {
     "savedmodel": ["folder"],
     "keras": ["a.keras", "a.weights.h5"],
@@ -35,26 +30,6 @@ FILES = {
     "tflite_int8": ["a.tflite"],
     "onnx": ["a.onnx"],
 }
-
-
-def tiny(stem="imagenet", **kwargs):
-    return perturbed(ResNet((1, 1, 1, 1), "basic", 4, stem, name="tiny", **kwargs))
-
-
-def pretrained_of(encoder, size=32):
-    channels = encoder.input_shape[-1]
-    return Pretrained(
-        encoder=encoder,
-        image_size=size,
-        resize=size + 4,
-        channels=channels,
-        mean=MEAN[:channels],
-        std=STD[:channels],
-        provenance={"recipe": "demo", "data": "glyphs", "epochs": 3},
-        config=None,
-        digest="0" * 64,
-        path=pathlib.Path("nowhere"),
-    )
 
 
 def pixels(size=32, channels=3):
@@ -311,63 +286,3 @@ def test_vit_travels_too(tmp_path, to):
         assert document["encoder"]["heads"] == 3
         with safetensors.safe_open(tmp_path / name, "numpy") as file:
             assert file.get_tensor("blocks.0.attn.qkv.weight").shape == (36, 12)
-
-
-@pytest.mark.parametrize(
-    ("to", "name", "encoder", "message"),
-    [
-        ("pdf", "a.pdf", tiny, "format 'pdf' is unknown; use savedmodel, keras"),
-        ("onnx", "a.pth", tiny, "should end in .onnx for onnx"),
-        ("torchvision", "a", tiny, "should end in .pth or .pt or .safetensors"),
-        ("detectron2", "a.pkl", lambda: tiny("cifar"), "is no ResNet with the 7x7"),
-        ("torchvision", "a.pth", lambda: ViT(16, 8, 12, 1, 3), "export to timm"),
-    ],
-)
-def test_what_does_not_fit_is_told_in_one_sentence(
-    tmp_path, to, name, encoder, message
-):
-    with pytest.raises(InterchangeError, match=message):
-        export(pretrained_of(encoder()), tmp_path / name, to)
-    assert not list(tmp_path.iterdir())
-
-
-@pytest.mark.parametrize(
-    ("module", "to", "name", "message"),
-    [
-        ("torch", "timm", "a.pth", "torch, which is not installed.*safetensors"),
-        ("tf2onnx", "onnx", "a.onnx", "tf2onnx, which is not installed"),
-    ],
-)
-def test_missing_package_is_named(tmp_path, monkeypatch, module, to, name, message):
-    monkeypatch.setitem(sys.modules, module, None)
-    with pytest.raises(InterchangeError, match=message):
-        export(pretrained_of(tiny()), tmp_path / name, to)
-    assert not list(tmp_path.iterdir())
-
-
-def test_file_is_not_written_without_its_note(tmp_path):
-    path = tmp_path / "a.safetensors"
-    (tmp_path / "a.safetensors.json").mkdir()
-    with pytest.raises(InterchangeError, match="a.safetensors.json is a folder"):
-        export(pretrained_of(tiny()), path, "timm")
-    assert [entry.name for entry in tmp_path.iterdir()] == ["a.safetensors.json"]
-    (tmp_path / "a.safetensors.json").rmdir()
-    circular = {}
-    circular["itself"] = circular
-    pretrained = dataclasses.replace(pretrained_of(tiny()), provenance=circular)
-    with pytest.raises(ValueError, match="Circular"):
-        export(pretrained, path, "timm")
-    assert not list(tmp_path.iterdir())
-
-
-def test_earlier_file_is_replaced_only_by_a_sound_one(tmp_path):
-    path = tmp_path / "a.safetensors"
-    first = pretrained_of(tiny())
-    export(first, path, "timm")
-    before = path.read_bytes()
-    with pytest.raises(InterchangeError):
-        export(pretrained_of(ViT(16, 8, 12, 1, 3)), path, "torchvision")
-    assert path.read_bytes() == before
-    again = dataclasses.replace(first, encoder=tiny())
-    export(again, path, "timm")
-    assert path.read_bytes() != before

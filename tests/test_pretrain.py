@@ -13,7 +13,6 @@ import tensorflow as tf
 from pretrained_runs import write_images
 
 from moco_tf import callbacks
-from moco_tf.callbacks.health import diagnose, spread
 from moco_tf.config import ConfigError, load_config
 from moco_tf.data import DataError
 from moco_tf.interchange import load_pretrained
@@ -319,44 +318,3 @@ def test_encoder_names_are_those_of_the_papers():
     for depth, features in ((18, 32), (34, 32), (50, 128)):
         config = load_config(None, (f"encoder.name=resnet{depth}", "encoder.width=4"))
         assert build_encoder(config).output_shape == (None, features)
-
-
-HEALTHY = {
-    "loss": 4.0,
-    "loss_ceiling": 8.0,
-    "feature_std": 0.9,
-    "effective_rank": 40.0,
-    "top1": 0.4,
-    "input_wait": 0.01,
-    "false_negative_rate": 0.0,
-}
-
-
-@pytest.mark.parametrize(
-    "signs, topic",
-    [
-        ({}, None),
-        ({"feature_std": 0.01}, "collapsed"),
-        ({"effective_rank": 1.1}, "collapsed"),
-        ({"loss": 7.99}, "stuck"),
-        ({"top1": 0.995}, "leak"),
-        ({"top1": 0.995, "loss": 2.0, "loss_ceiling": 4.8}, None),  # 127 negatives
-        ({"input_wait": 0.6}, "input"),
-        ({"false_negative_rate": 0.01}, "false negatives"),
-    ],
-)
-def test_diagnosis_names_what_looks_wrong(signs, topic):
-    found = diagnose({**HEALTHY, **signs}, epoch=1)
-    assert list(found) == ([topic] if topic else [])
-
-
-def test_spread_tells_a_full_sphere_from_a_collapsed_one():
-    rows = np.random.default_rng(0).normal(size=(5000, 16))
-    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
-    deviation, rank = spread(rows)
-    assert deviation == pytest.approx(1, abs=0.02) and rank == pytest.approx(
-        16, abs=0.2
-    )
-    line = np.outer(np.sign(rows[:, 0]), np.eye(16)[3])
-    assert spread(line)[1] == pytest.approx(1, abs=1e-6)
-    assert spread(np.repeat(rows[:1], 100, 0))[0] == pytest.approx(0, abs=1e-9)
