@@ -23,6 +23,7 @@ from moco_tf.data.crops import (
     resize,
     resized_crop,
 )
+from moco_tf.data.labelled import labelled_crops
 
 SHARED = Path(__file__).resolve().parents[1].parent / "shared"
 GOLDEN = SHARED / "golden" / "augment_ops.npz"
@@ -318,6 +319,13 @@ def test_pipeline_runs_no_python_per_image():
     }
     assert "ScaleAndTranslate" in operations and "DecodeJpeg" in operations
     assert not {name for name in operations if "PyFunc" in name}
+
+
+def test_end_of_an_iterator_waits_for_no_tuner():
+    sizes = {"batch_size": 8, "image_size": 16}
+    for pipeline in (two_views, labelled_batches, labelled_crops):
+        options = pipeline(streamed(), **sizes).options()
+        assert options.autotune.enabled is False, pipeline
 
 
 def test_cached_tfds_stream_equals_the_uncached_one():

@@ -33,7 +33,7 @@ class Data:
         shuffle_buffer: Examples held in memory to shuffle from; at least the number of
             examples for a full shuffle.
         cache: Keep the undecoded examples in memory after the first epoch.
-        decode_threads: Images decoded at once (null: TensorFlow tunes it).
+        decode_threads: Images decoded at once (null: one for each core).
         max_unreadable: Share of unreadable images, 0 to 1, above which a run stops.
     """
 

@@ -9,6 +9,7 @@ import tensorflow as tf
 from moco_tf.data.crops import decode, resize
 from moco_tf.data.order import VIEWS, EpochOrder, finished, stream_key
 from moco_tf.data.sources import Source
+from moco_tf.data.threads import CORES
 
 _NOWHERE = (-2.0, -2.0, -1.0, -1.0)  # a box that overlaps no anchor
 
@@ -84,7 +85,7 @@ def training_boxes(
         elements = order.elements(epoch, tf.constant(0, tf.int64))
         return elements.map(
             lambda element: view(element, key),
-            num_parallel_calls=tf.data.AUTOTUNE,
+            num_parallel_calls=CORES,
             deterministic=True,
         )
 
@@ -128,9 +129,7 @@ def whole_images(
             "size": own,
         }
 
-    dataset = source.dataset.map(
-        view, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
-    )
+    dataset = source.dataset.map(view, num_parallel_calls=CORES, deterministic=True)
     return finished(dataset.batch(batch_size))
 
 

@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from moco_tf.data.crops import decode
 from moco_tf.data.sources import DataError, Source
+from moco_tf.data.threads import CORES, untuned
 
 _DIRECT = (".jpg", ".jpeg", ".png")
 _CONVERTED = (".bmp", ".gif", ".webp")
@@ -88,7 +89,7 @@ def open_folder(
         }
 
     dataset = tf.data.Dataset.range(len(readable))
-    dataset = dataset.map(load, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+    dataset = dataset.map(load, num_parallel_calls=CORES, deterministic=True)
     return Source(dataset, len(readable), len(names), names, load=load, labels=labels)
 
 
@@ -196,14 +197,14 @@ def readable_files(
         return index + 0 * tf.cast(tf.size(image), tf.int64)
 
     dataset = tf.data.Dataset.from_tensor_slices(files).enumerate()
-    dataset = dataset.map(check, num_parallel_calls=tf.data.AUTOTUNE)
+    dataset = dataset.map(check, num_parallel_calls=CORES)
     dataset = dataset.ignore_errors(log_warning=False).batch(64).prefetch(2)
     count = int(files.shape[0])
     readable = []
     with tqdm(
         total=count, desc="checking images", disable=count < _PROGRESS_FROM
     ) as bar:
-        for indices in dataset.as_numpy_iterator():
+        for indices in untuned(dataset).as_numpy_iterator():
             readable.append(indices)
             bar.update(len(indices))
     return np.concatenate(readable) if readable else np.zeros(0, np.int64)

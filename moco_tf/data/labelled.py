@@ -11,6 +11,7 @@ from tqdm import tqdm
 from moco_tf.data.crops import DRAWS, decode, random_boxes, resized_crop
 from moco_tf.data.order import VIEWS, EpochOrder, finished, stream_key
 from moco_tf.data.sources import DataError, Source, check_channels
+from moco_tf.data.threads import CORES, untuned
 
 _BATCH = 4096
 _PROGRESS_FROM = 100_000
@@ -79,7 +80,7 @@ def labelled_crops(
         view_key = stream_key(seed, VIEWS, epoch)
         elements = order.elements(epoch, tf.constant(0, tf.int64)).map(
             lambda element: crop(element, view_key),
-            num_parallel_calls=tf.data.AUTOTUNE,
+            num_parallel_calls=CORES,
             deterministic=True,
         )
         return elements.batch(batch_size)
@@ -99,7 +100,7 @@ def labels_of(source: Source) -> np.ndarray:
     dataset = source.dataset.map(lambda element: (element["id"], element["label"]))
     labels = np.full(source.num_examples, -1, np.int64)
     batches = tqdm(
-        dataset.batch(_BATCH).as_numpy_iterator(),
+        untuned(dataset.batch(_BATCH)).as_numpy_iterator(),
         desc="reading labels",
         total=-(-len(labels) // _BATCH),
         leave=False,
@@ -155,7 +156,7 @@ def subset(source: Source, ids: np.ndarray) -> Source:
         dataset = dataset.filter(lambda element: is_chosen[element["id"]])
         return dataset.map(
             lambda element: {**element, "id": new_ids[element["id"]]},
-            num_parallel_calls=tf.data.AUTOTUNE,
+            num_parallel_calls=CORES,
             deterministic=True,
         )
 
@@ -165,7 +166,7 @@ def subset(source: Source, ids: np.ndarray) -> Source:
     if source.load is not None:
         # Reads nothing of what was not chosen.
         dataset = tf.data.Dataset.range(len(ids)).map(
-            load, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
+            load, num_parallel_calls=CORES, deterministic=True
         )
     else:
         dataset = only_chosen(source.dataset)
@@ -197,8 +198,8 @@ def read_once(source: Source) -> Source:
         return tf.io.serialize_tensor(element["image"]), element["label"]
 
     # As strings: images that are arrays may differ in size.
-    dataset = source.dataset.map(undecoded, num_parallel_calls=tf.data.AUTOTUNE)
-    images, labels = zip(*dataset.batch(1024))
+    dataset = source.dataset.map(undecoded, num_parallel_calls=CORES)
+    images, labels = zip(*untuned(dataset.batch(1024)))
     images, labels = tf.concat(images, axis=0), tf.concat(labels, axis=0)
 
     def load(example_id):
@@ -258,4 +259,4 @@ def even_batches(dataset: tf.data.Dataset, replicas: int) -> tf.data.Dataset:
         }
         return {**filled, "weight": tf.cast(index < rows, tf.float32)}
 
-    return dataset.map(fill, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+    return dataset.map(fill, num_parallel_calls=CORES, deterministic=True)

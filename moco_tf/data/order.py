@@ -5,9 +5,12 @@ from __future__ import annotations
 import tensorflow as tf
 
 from moco_tf.data.sources import DataError, Source
+from moco_tf.data.threads import untuned
 
 # What a random number is for: each purpose has its own stream of keys.
 ORDER, VIEWS, SHUFFLE_KEYS = range(3)
+# Batches made ahead of time.
+_AHEAD = 2
 
 
 def steps_per_epoch(source: Source, batch_size: int) -> int:
@@ -104,7 +107,7 @@ def finished(dataset: tf.data.Dataset) -> tf.data.Dataset:
     # and replicas share the batches.
     policy = tf.data.experimental.AutoShardPolicy.OFF
     options.experimental_distribute.auto_shard_policy = policy
-    return dataset.prefetch(tf.data.AUTOTUNE).with_options(options)
+    return untuned(dataset.prefetch(_AHEAD).with_options(options))
 
 
 def stream_key(seed: int, purpose: int, counter: tf.Tensor) -> tf.Tensor:

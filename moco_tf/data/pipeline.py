@@ -21,6 +21,7 @@ from moco_tf.data.order import (
     stream_key,
 )
 from moco_tf.data.sources import DataError, Source, check_channels
+from moco_tf.data.threads import CORES
 
 
 def two_views(
@@ -67,7 +68,7 @@ def two_views(
             any example at once (where it can, the whole epoch is shuffled).
         cache: keep the elements in memory, undecoded: photos are 10 times smaller
             that way, and tiny images decode in no time. No use for arrays.
-        parallel_calls: images processed at once; None: TensorFlow tunes it.
+        parallel_calls: images processed at once; None: one for each core.
         shards: number of hosts and index of this one. Each takes its
             batch_size / hosts rows of every global batch and permutes keys among
             these; `position` counts in the global batch.
@@ -140,7 +141,7 @@ def two_views(
         }
 
     dataset = tf.data.Dataset.range(first_epoch, last).flat_map(epoch_elements)
-    calls = parallel_calls or tf.data.AUTOTUNE
+    calls = parallel_calls or CORES
     dataset = dataset.map(views, num_parallel_calls=calls, deterministic=True)
     dataset = dataset.batch(rows, drop_remainder=True)
     return finished(dataset.enumerate(start_step).map(permute))
@@ -185,7 +186,5 @@ def labelled_batches(
         image = decode(element["image"], channels)
         return {**element, "image": centre_crop(image, resize, image_size)}
 
-    dataset = source.dataset.map(
-        prepare, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
-    )
+    dataset = source.dataset.map(prepare, num_parallel_calls=CORES, deterministic=True)
     return finished(dataset.batch(batch_size))

@@ -10,6 +10,7 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from moco_tf.data.sources import DataError, Source
+from moco_tf.data.threads import CORES
 
 _IMAGENET = ("ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar")
 _INTERLEAVED_FILES = 16
@@ -199,9 +200,9 @@ def _shuffled(builder, split_info, decoders, element):
             read,
             cycle_length=_INTERLEAVED_FILES,
             block_length=16,
-            num_parallel_calls=tf.data.AUTOTUNE,
+            num_parallel_calls=min(CORES, _INTERLEAVED_FILES),
             deterministic=True,
         )
-        return dataset.map(parse, num_parallel_calls=tf.data.AUTOTUNE)
+        return dataset.map(parse, num_parallel_calls=CORES)
 
     return shuffled

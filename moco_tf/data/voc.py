@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from moco_tf.data.folder import readable_files, some_names
 from moco_tf.data.sources import DataError, Source
+from moco_tf.data.threads import CORES
 
 _SIDES = ("xmin", "ymin", "xmax", "ymax")
 
@@ -82,7 +83,7 @@ def open_voc_folder(data_dir: str | None, split: str | None = None) -> Source:
         }
 
     dataset = tf.data.Dataset.range(len(ids))
-    dataset = dataset.map(load, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+    dataset = dataset.map(load, num_parallel_calls=CORES, deterministic=True)
     return Source(dataset, len(ids), len(names), tuple(names), load=load)
 
 

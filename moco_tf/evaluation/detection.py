@@ -14,6 +14,7 @@ from tqdm import tqdm
 from moco_tf import optimizers
 from moco_tf.config.transfer import Detect
 from moco_tf.data.sources import Source
+from moco_tf.data.threads import untuned
 from moco_tf.encoders import BatchNormalization, clone
 from moco_tf.evaluation.average_precision import Boxes, average_precision
 
@@ -146,7 +147,7 @@ def true_boxes(source: Source) -> list[Boxes]:
 
     return [
         Boxes(item["id"], item["boxes"], item["label"], item["difficult"])
-        for item in source.dataset.map(annotation).as_numpy_iterator()
+        for item in untuned(source.dataset.map(annotation)).as_numpy_iterator()
     ]
 
 

@@ -17,6 +17,7 @@ from moco_tf.config.transfer import Detect
 from moco_tf.data.box_views import training_boxes, whole_images
 from moco_tf.data.boxes import joined, open_boxes
 from moco_tf.data.sources import DataError, check_same_classes
+from moco_tf.data.threads import CORES
 from moco_tf.evaluation.average_precision import require_pycocotools
 from moco_tf.evaluation.detection import (
     AveragePrecision,
@@ -183,7 +184,7 @@ def _train(start, settings, pretrained, train, test, truth):
     detector = Detector(model, lambda images: normalise(images, training=False))
     precision = AveragePrecision(detector, whole, truth, train.class_names, True)
     history = model.fit(
-        batches.map(example, num_parallel_calls=tf.data.AUTOTUNE),
+        batches.map(example, num_parallel_calls=CORES),
         epochs=settings.evaluations,
         steps_per_epoch=settings.steps // settings.evaluations,
         callbacks=[keras.callbacks.TerminateOnNaN(), precision, Progress()],
