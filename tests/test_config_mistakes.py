@@ -16,7 +16,7 @@ BAD_OVERRIDES = {
     "zzz=3": "see --help",
     "train={}": "names a whole section; set one field",
     "train.epochs": "expected one argument",
-    "train.epochs=many": "train.epochs=many has the wrong type; use a whole number.",
+    "train.epochs=many": "train.epochs=many does not fit; use a whole number.",
     "train.epochs=true": "use a whole number",
     "train.epochs=null": "use a whole number",
     "train.epochs=0": "train.epochs=0 is too small; use 1 or more.",

@@ -174,7 +174,7 @@ class Reader(Generic[Tree]):
             overridden = any(word.partition("=")[0] == f"--{key[1]}" for word in words)
             origin = "" if overridden else f" in {path}"
             raise ConfigError(
-                f"{key[1]}={found}{origin} has the wrong type; "
+                f"{key[1]}={found}{origin} does not fit; "
                 f"use {_describe(self.hints[key[1]])}."
             ) from error
 
