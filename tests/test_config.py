@@ -1,17 +1,14 @@
 """Configuration: reading, overriding, checking, printing."""
 
 import dataclasses
-import pathlib
 import subprocess
 import sys
 
 import pytest
 import yaml
+from commands import ROOT, run_train
 
 from moco_tf.config import Config, dump, load_config, parse_args
-
-ROOT = pathlib.Path(__file__).resolve().parents[1]
-RECIPES = sorted((ROOT / "configs").glob("*.yaml"))
 
 
 def write(tmp_path, text):
@@ -31,15 +28,6 @@ def field_keys():
 
 def test_demo_file_and_defaults_are_the_same():
     assert load_config(ROOT / "configs" / "demo.yaml") == load_config() == Config()
-
-
-@pytest.mark.parametrize("path", [None, *RECIPES], ids=lambda p: p.stem if p else "no")
-def test_dumped_config_loads_to_an_equal_one(path, tmp_path):
-    overrides = ["data.data_dir=x", "distribution.gpus=[0,2]", "name='7'"]
-    overrides += ["augment.mean=[0.1,0.2,1e-3]", "optimizer.decay_factor=1e-2"]
-    config = load_config(path, overrides)
-    assert config.optimizer.decay_factor == 0.01
-    assert load_config(write(tmp_path, dump(config))) == config
 
 
 def test_dump_states_the_effective_learning_rate():
@@ -131,10 +119,7 @@ def test_steps_fall_at_the_papers_shares_of_a_run_by_default(epochs, milestones)
 
 
 def test_print_config_prints_what_load_config_reads_back(tmp_path):
-    words = ["--train.epochs=4", "--print_config", "--data.data_dir=a b"]
-    done = subprocess.run(
-        [sys.executable, str(ROOT / "train.py"), *words], capture_output=True, text=True
-    )
+    done = run_train("--train.epochs=4", "--print_config", "--data.data_dir=a b")
     assert done.returncode == 0, done.stderr
     read_back = load_config(write(tmp_path, done.stdout))
     assert read_back == load_config(None, ["train.epochs=4", "data.data_dir=a b"])

@@ -1,14 +1,9 @@
 """Configurations that are wrong: one sentence each, that says what to use."""
 
-import pathlib
-import subprocess
-import sys
-
 import pytest
+from commands import run_train
 
 from moco_tf.config import ConfigError, load_config, parse_args, validate
-
-TRAIN = pathlib.Path(__file__).resolve().parents[1] / "train.py"
 
 BAD_OVERRIDES = {
     "train.epoch=3": "--train.epoch=3 is not a known key; did you mean train.epochs?",
@@ -163,9 +158,7 @@ def test_bad_command_line_is_refused(words, advice):
 
 @pytest.mark.parametrize("words", [["--train.epoch=3"], ["--config=none.yaml"]])
 def test_command_line_mistake_is_one_line_and_exit_code_2(words):
-    done = subprocess.run(
-        [sys.executable, str(TRAIN), *words], capture_output=True, text=True
-    )
+    done = run_train(*words)
     assert done.returncode == 2
     assert done.stdout == ""
     assert done.stderr.startswith("error: ")

@@ -7,16 +7,12 @@ import numpy as np
 import pytest
 import safetensors.numpy
 import tensorflow as tf
-from networks import perturbed
+from networks import perturbed, tiny
 from records import arrays
 from torch_saves import Payload, as_archive, write_torch
 
 from moco_tf.encoders import ResNet, ViT
 from moco_tf.interchange import InterchangeError, load_checkpoint, to_torch_state_dict
-
-
-def tiny(**kwargs):
-    return perturbed(ResNet((1, 1, 1, 1), "basic", 4, "cifar", **kwargs))
 
 
 def vit(**kwargs):
@@ -36,7 +32,7 @@ def assert_loaded(encoder, expected):
 
 @pytest.mark.parametrize("zipped", [True, False], ids=["zip", "legacy"])
 def test_truncated_checkpoint_is_refused_wherever_it_is_cut(tmp_path, zipped):
-    saved = {"state_dict": to_torch_state_dict(tiny())}
+    saved = {"state_dict": to_torch_state_dict(tiny("cifar"))}
     whole = write_torch(saved, tmp_path / "whole.pth", zipped).read_bytes()
     path = tmp_path / "cut.pth.tar"
     for share in (0, 0.001, 0.1, 0.5, 0.9, 0.999):
@@ -77,7 +73,7 @@ def test_official_moco_gives_its_query_backbone(golden, tmp_path, version, zippe
 
 
 def test_names_beside_the_encoder_that_are_unknown_are_all_listed(tmp_path):
-    state = with_prefix("encoder_q.", to_torch_state_dict(tiny()))
+    state = with_prefix("encoder_q.", to_torch_state_dict(tiny("cifar")))
     state |= {"encoder_k.conv1.weight": np.ones(3), "queue": np.ones((4, 8))}
     state |= {f"mystery.{n}.weight": np.ones(3, np.float32) for n in range(12)}
     path = tmp_path / "moco.safetensors"
@@ -91,7 +87,7 @@ def test_names_beside_the_encoder_that_are_unknown_are_all_listed(tmp_path):
 
 
 def test_every_unmatched_name_is_listed(tmp_path):
-    state = to_torch_state_dict(tiny())
+    state = to_torch_state_dict(tiny("cifar"))
     state |= {f"layer2.0.extra{n}.weight": np.ones(3, np.float32) for n in range(12)}
     safetensors.numpy.save_file(state, tmp_path / "weights.safetensors")
     with pytest.raises(InterchangeError, match="12 unexpected: ") as caught:
@@ -111,7 +107,7 @@ def moco_v3_state(encoder, head):
 
 
 def test_moco_v3_gives_its_base_encoder(tmp_path):
-    expected = tiny()
+    expected = tiny("cifar")
     saved = {"epoch": 100, "state_dict": moco_v3_state(expected, "fc")}
     checkpoint = load_checkpoint(write_torch(saved, tmp_path / "v3.pth.tar"))
     assert (checkpoint.kind, checkpoint.epochs) == ("MoCo v3", 100)
@@ -139,7 +135,7 @@ def test_vit_of_moco_v3_without_prefix_is_known_by_its_positions(tmp_path):
 def test_number_in_a_name_asks_for_no_network_of_its_size(tmp_path):
     states = {
         "vit": to_torch_state_dict(vit(width=12, depth=1, heads=3)),
-        "resnet": to_torch_state_dict(tiny()),
+        "resnet": to_torch_state_dict(tiny("cifar")),
     }
     for (kind, state), name in zip(
         states.items(), ("blocks.9999999.norm1.weight", "layer1.9999999.bn1.weight")
@@ -273,7 +269,7 @@ def test_pickled_arrays_in_an_npz_are_refused(tmp_path):
     ],
 )
 def test_state_that_is_no_such_resnet_is_explained(tmp_path, change, message):
-    state = to_torch_state_dict(tiny())
+    state = to_torch_state_dict(tiny("cifar"))
     change(state)
     safetensors.numpy.save_file(state, tmp_path / "weights.safetensors")
     with pytest.raises(InterchangeError, match=message) as caught:

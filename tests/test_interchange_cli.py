@@ -7,23 +7,19 @@ import sys
 import numpy as np
 import pytest
 import safetensors.numpy
-from networks import perturbed
+from networks import perturbed, tiny
 from torch_saves import Payload, as_archive
 
 from moco_tf.data.crops import default_resize
-from moco_tf.encoders import ResNet, ViT
+from moco_tf.encoders import ViT
 from moco_tf.interchange import export_saved_model, load_pretrained, to_torch_state_dict
 from moco_tf.interchange.__main__ import main
-
-
-def tiny(**kwargs):
-    return perturbed(ResNet((1, 1, 1, 1), "basic", 2, "cifar", **kwargs))
 
 
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory):
     return export_saved_model(
-        tiny(),
+        tiny("cifar"),
         tmp_path_factory.mktemp("cli") / "saved_model",
         image_size=16,
         resize=18,
@@ -63,7 +59,7 @@ def test_encoder_goes_out_and_comes_back_with_its_history(saved, tmp_path, capsy
 def test_history_of_other_weights_is_not_taken(saved, tmp_path, capsys):
     out = tmp_path / "weights.safetensors"
     assert command("export", saved, "--to", "timm", out) == 0
-    safetensors.numpy.save_file(to_torch_state_dict(perturbed(tiny())), out)
+    safetensors.numpy.save_file(to_torch_state_dict(perturbed(tiny("cifar"))), out)
     assert command("import", out, tmp_path / "back") == 2
     assert "weights.safetensors.json beside" in complaint(capsys)
     assert not (tmp_path / "back").exists()
@@ -77,7 +73,7 @@ def test_exported_saved_model_is_the_same_encoder(saved, tmp_path):
 
 
 def test_foreign_checkpoint_gets_imagenets_preprocessing_unless_told(tmp_path, capsys):
-    state = to_torch_state_dict(tiny())
+    state = to_torch_state_dict(tiny("cifar"))
     state["fc.weight"] = np.ones((10, 16), np.float32)
     checkpoint = tmp_path / "weights.safetensors"
     safetensors.numpy.save_file(state, checkpoint)
@@ -122,7 +118,9 @@ def test_crop_of_an_import_has_the_margin_of_evaluation(tmp_path):
 
 def test_other_channels_need_their_normalisation(tmp_path, capsys):
     checkpoint = tmp_path / "four.safetensors"
-    safetensors.numpy.save_file(to_torch_state_dict(tiny(channels=4)), checkpoint)
+    safetensors.numpy.save_file(
+        to_torch_state_dict(tiny("cifar", channels=4)), checkpoint
+    )
     assert command("import", checkpoint, tmp_path / "a") == 2
     assert "4 channels, for which" in complaint(capsys)
     assert not (tmp_path / "a").exists()
@@ -162,7 +160,7 @@ def test_mistakes_are_one_sentence_and_leave_nothing(saved, tmp_path, capsys):
 
 def test_what_lies_at_out_is_never_destroyed(saved, tmp_path, capsys):
     checkpoint, photo = tmp_path / "w.safetensors", tmp_path / "photo.jpg"
-    safetensors.numpy.save_file(to_torch_state_dict(tiny()), checkpoint)
+    safetensors.numpy.save_file(to_torch_state_dict(tiny("cifar")), checkpoint)
     photo.write_bytes(b"photo")
     folder = tmp_path / "folder.keras"
     folder.mkdir()
@@ -184,7 +182,7 @@ def test_what_lies_at_out_is_never_destroyed(saved, tmp_path, capsys):
 
 def test_spoilt_note_beside_a_checkpoint_is_named(tmp_path, capsys):
     checkpoint = tmp_path / "weights.safetensors"
-    safetensors.numpy.save_file(to_torch_state_dict(tiny()), checkpoint)
+    safetensors.numpy.save_file(to_torch_state_dict(tiny("cifar")), checkpoint)
     for text in ("{", "[]", json.dumps({"preprocessing": 3})):
         (tmp_path / "weights.safetensors.json").write_text(text)
         assert command("import", checkpoint, tmp_path / "out") == 2

@@ -7,14 +7,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from conftest import mirrored
-from networks import perturbed
+from networks import MEAN, STD, perturbed, tiny
 from tensorflow import keras
 
 from moco_tf.config import dump, load_config
 from moco_tf.encoders import ResNet, ViT, pooled
 from moco_tf.interchange import InterchangeError, export_saved_model, load_pretrained
-
-MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.25, 0.3)
 
 
 def export(encoder, path, size=16):
@@ -31,13 +29,9 @@ def export(encoder, path, size=16):
     )
 
 
-def tiny(**kwargs):
-    return perturbed(ResNet((1, 1, 1, 1), "basic", 4, "cifar", name="tiny", **kwargs))
-
-
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory):
-    return export(tiny(), tmp_path_factory.mktemp("pretrained") / "saved_model")
+    return export(tiny("cifar"), tmp_path_factory.mktemp("pretrained") / "saved_model")
 
 
 def kerascv_densenet():
@@ -56,7 +50,7 @@ def as_run(saved, run_dir):
 @pytest.mark.parametrize(
     "make",
     [
-        tiny,
+        lambda: tiny("cifar"),
         lambda: perturbed(ResNet((1, 2, 1, 1), "bottleneck", 2, channels=2)),
         lambda: perturbed(ViT(16, 8, width=12, depth=1, heads=3)),
         lambda: perturbed(pooled(kerascv_densenet())),
@@ -119,10 +113,10 @@ def test_digest_tells_weights_apart(saved, tmp_path):
 
 
 def test_frozen_encoder_comes_back_trainable(tmp_path):
-    encoder = tiny()
+    encoder = tiny("cifar")
     encoder.trainable = False
     twin = load_pretrained(export(encoder, tmp_path / "model")).encoder
-    assert len(twin.trainable_variables) == len(tiny().trainable_variables)
+    assert len(twin.trainable_variables) == len(tiny("cifar").trainable_variables)
 
 
 def test_encoder_computes_in_the_policy_of_the_moment(saved, policy):
@@ -209,17 +203,17 @@ def test_folder_of_other_things_is_never_replaced(tmp_path):
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "cat.jpg").write_bytes(b"cat")
     with pytest.raises(InterchangeError, match="folder of other things"):
-        export(tiny(), tmp_path / "photos")
+        export(tiny("cifar"), tmp_path / "photos")
     assert [entry.name for entry in tmp_path.rglob("*")] == ["photos", "cat.jpg"]
 
 
 def test_results_stay_when_their_saved_model_is_replaced(tmp_path):
-    export(tiny(), tmp_path / "model")
+    export(tiny("cifar"), tmp_path / "model")
     results = tmp_path / "model" / "report" / "knn" / "results.json"
     results.parent.mkdir(parents=True)
     results.write_text("{}")
     before = (tmp_path / "model" / "saved_model.pb").stat().st_mtime_ns
-    export(tiny(), tmp_path / "model")
+    export(tiny("cifar"), tmp_path / "model")
     assert (tmp_path / "model" / "saved_model.pb").stat().st_mtime_ns != before
     assert results.read_text() == "{}"
 
@@ -228,7 +222,7 @@ def test_foreign_saved_model_is_never_replaced(saved, tmp_path):
     path = shutil.copytree(saved, tmp_path / "model")
     (path / "assets.extra" / "encoder.json").unlink()
     with pytest.raises(InterchangeError, match="no SavedModel that this project wrote"):
-        export(tiny(), path)
+        export(tiny("cifar"), path)
     assert (path / "saved_model.pb").is_file()
 
 
@@ -243,7 +237,7 @@ def test_earlier_export_comes_back_when_the_new_one_cannot_take_its_place(
 
     monkeypatch.setattr(pathlib.Path, "replace", broken)
     with pytest.raises(error):
-        export(tiny(), path)
+        export(tiny("cifar"), path)
     assert load_pretrained(path).digest == load_pretrained(saved).digest
     assert [entry.name for entry in tmp_path.iterdir()] == ["model"]
 

@@ -1,9 +1,6 @@
-from pathlib import Path
-
 import numpy as np
 import pytest
 import tensorflow as tf
-from records import arrays
 
 from moco_tf.data import (
     DataError,
@@ -15,19 +12,8 @@ from moco_tf.data import (
     steps_per_epoch,
     two_views,
 )
-from moco_tf.data.crops import (
-    DRAWS,
-    centre_crop,
-    decode,
-    random_boxes,
-    resize,
-    resized_crop,
-)
+from moco_tf.data.crops import decode
 from moco_tf.data.labelled import labelled_crops
-
-SHARED = Path(__file__).resolve().parents[1].parent / "shared"
-GOLDEN = SHARED / "golden" / "augment_ops.npz"
-needs_golden = pytest.mark.skipif(not GOLDEN.exists(), reason=f"{GOLDEN} is absent")
 
 
 def in_memory(count=50, size=24, channels=3):
@@ -251,64 +237,6 @@ def test_small_images_are_evaluated_as_they_are():
     np.testing.assert_array_equal(batch["image"], expected)
 
 
-@needs_golden
-def test_crops_agree_with_pillow():
-    golden = arrays(GOLDEN)
-    for image, outputs in zip(golden["images"], golden["crop_out"]):
-        for box, expected in zip(golden["crop_box"], outputs):
-            crop = resized_crop(tf.constant(image), tf.constant(box, tf.int32), 64)
-            error = np.abs(crop.numpy().astype(int) - expected)
-            assert error.max() <= 1 and error.mean() < 0.25
-
-
-@needs_golden
-@pytest.mark.parametrize("index", [0, 1, 2])
-def test_evaluation_crops_agree_with_pillow(index):
-    golden = arrays(GOLDEN)
-    image = tf.constant(golden[f"eval_in_{index}"])
-    shorter, size = int(golden["eval_resize"][index]), int(golden["eval_crop"][index])
-    resized = golden[f"eval_resize_out_{index}"]
-    ours = resize(image, *resized.shape[:2]).numpy()
-    assert np.abs(ours.astype(int) - resized).max() <= 1
-    crop = centre_crop(image, shorter, size).numpy()
-    expected = golden[f"eval_out_{index}"]
-    assert crop.shape == expected.shape
-    assert np.abs(crop.astype(int) - expected).max() <= 1
-
-
-@needs_golden
-@pytest.mark.parametrize(
-    "name, scale", [("pretrain", (0.2, 1.0)), ("lincls", (0.08, 1.0))]
-)
-@pytest.mark.parametrize("index", [0, 1, 2])
-def test_boxes_are_distributed_as_torchvision_draws_them(name, scale, index):
-    golden = arrays(GOLDEN)
-    height, width = golden["rrc_image_hw"][index]
-    expected = golden[f"rrc_draws_{name}"][index].astype(np.float64)
-    uniforms = tf.random.stateless_uniform((len(expected), DRAWS), (5, index))
-    ours = random_boxes(uniforms, int(height), int(width), scale, (3 / 4, 4 / 3))
-    ours = ours.numpy().astype(np.float64)
-    assert (ours[:, :2] >= 0).all() and (ours[:, 2:] >= 1).all()
-    assert (ours[:, 0] + ours[:, 2] <= height).all()
-    assert (ours[:, 1] + ours[:, 3] <= width).all()
-    for column in range(4):
-        # Kolmogorov-Smirnov, two samples: 1.95 is the 0.1 % limit.
-        values = np.unique(np.concatenate([ours[:, column], expected[:, column]]))
-        shares = [
-            np.searchsorted(np.sort(draws[:, column]), values, "right") / len(draws)
-            for draws in (ours, expected)
-        ]
-        distance = np.abs(shares[0] - shares[1]).max()
-        assert distance < 1.95 * np.sqrt(2 / len(expected)), column
-
-
-def test_pixels_outside_the_box_do_not_leak_in():
-    image = np.full((40, 40, 3), 255, np.uint8)
-    image[10:30, 5:25] = 7
-    crop = resized_crop(tf.constant(image), tf.constant([10, 5, 20, 20]), 8)
-    np.testing.assert_array_equal(crop, np.full((8, 8, 3), 7))
-
-
 def test_pipeline_runs_no_python_per_image():
     dataset = two_views(streamed(), batch_size=8, image_size=16, epochs=1)
     variant = tf.data.experimental.to_variant(dataset)
@@ -328,10 +256,8 @@ def test_end_of_an_iterator_waits_for_no_tuner():
         assert options.autotune.enabled is False, pipeline
 
 
-def test_cached_tfds_stream_equals_the_uncached_one():
-    data_dir = SHARED / "data" / "tensorflow_datasets"
-    if not data_dir.exists():
-        pytest.skip(f"{data_dir} is absent")
-    source = open_source("tfds", "train[:64]", name="cifar10", data_dir=str(data_dir))
+def test_cached_tfds_stream_equals_the_uncached_one(shared_data):
+    data_dir = str(shared_data / "tensorflow_datasets")
+    source = open_source("tfds", "train[:64]", name="cifar10", data_dir=data_dir)
     first = views(source, epochs=1, image_size=32)
     assert_same(first, views(source, epochs=1, image_size=32, cache=True))

@@ -4,7 +4,7 @@ import pathlib
 
 import pytest
 
-from moco_tf.config import load_config, validate
+from moco_tf.config import dump, load_config, validate
 
 CONFIGS = pathlib.Path(__file__).resolve().parents[1] / "configs"
 RECIPES = sorted(CONFIGS.glob("*.yaml"))
@@ -75,3 +75,13 @@ def test_recipe_of_simclr_holds_the_published_values(batch, rate):
     assert (config.train.epochs, config.optimizer.warmup_epochs) == (200, 10)
     assert config.encoder.zero_init_residual
     assert config.data.crop_scale == (0.08, 1.0)
+
+
+@pytest.mark.parametrize("path", [None, *RECIPES], ids=lambda p: p.stem if p else "no")
+def test_dumped_config_loads_to_an_equal_one(path, tmp_path):
+    overrides = ["data.data_dir=x", "distribution.gpus=[0,2]", "name='7'"]
+    overrides += ["augment.mean=[0.1,0.2,1e-3]", "optimizer.decay_factor=1e-2"]
+    config = load_config(path, overrides)
+    assert config.optimizer.decay_factor == 0.01
+    (tmp_path / "config.yaml").write_text(dump(config))
+    assert load_config(tmp_path / "config.yaml") == config
