@@ -1,20 +1,48 @@
-# Every target sets itself up in a fresh clone; it needs a Python 3.9, 3.10 or 3.11.
+# Every target sets itself up in a fresh clone, with a Python from 3.9 to 3.13. Its version
+# chooses the lane: 3.9 to 3.11 the classic one (TensorFlow 2.15 and TensorFlow Addons),
+# 3.12 and 3.13 the current one (today's TensorFlow). LANE=classic or LANE=current asks for
+# one, with an environment of its own; the current lane then takes Python 3.11 too.
 
-PYTHON ?= python3.11 python3.10 python3.9 python3 python \
-	$(wildcard $(HOME)/.pyenv/versions/3.11.*/bin/python) \
-	$(wildcard $(HOME)/.pyenv/versions/3.10.*/bin/python) \
-	$(wildcard $(HOME)/.pyenv/versions/3.9.*/bin/python)
-# Asked of the interpreter itself: a pyenv shim may bear a name and not run.
-SUITABLE = import sys, ensurepip; sys.exit(not (3, 9) <= sys.version_info[:2] <= (3, 11))
+LANE ?=
+pyenv = $(wildcard $(HOME)/.pyenv/versions/3.$(1).*/bin/python)
+CLASSIC = python3.11 python3.10 python3.9 $(call pyenv,11) $(call pyenv,10) $(call pyenv,9)
+CURRENT = python3.13 python3.12 $(call pyenv,13) $(call pyenv,12)
+
+ifeq ($(LANE),)
 VENV = .venv
+PYTHON ?= python3 python $(CLASSIC) $(CURRENT)
+VERSIONS = (3, 9) <= version <= (3, 13)
+KNOWN = 3.9 to 3.13
+else ifeq ($(LANE),classic)
+VENV = .venv-classic
+PYTHON ?= python3 python $(CLASSIC)
+VERSIONS = (3, 9) <= version <= (3, 11)
+KNOWN = 3.9, 3.10 or 3.11
+else ifeq ($(LANE),current)
+VENV = .venv-current
+PYTHON ?= $(CURRENT) python3 python $(CLASSIC)
+VERSIONS = (3, 11) <= version <= (3, 13)
+KNOWN = 3.13, 3.12 or 3.11
+else
+$(error LANE=$(LANE) is unknown; use LANE=classic or LANE=current)
+endif
+
+# Asked of the interpreter itself: a pyenv shim may bear a name and not run.
+SUITABLE = import sys, ensurepip; version = sys.version_info[:2]; sys.exit(not $(VERSIONS))
+IS_CURRENT = import sys; sys.exit("$(LANE)" != "current" and sys.version_info < (3, 12))
 READY = $(VENV)/.ready
+PIP = $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check
 # Much of a test is TensorFlow tracing graphs, on one core.
 PYTEST = $(VENV)/bin/python -m pytest -q --numprocesses 2 --dist loadfile
+COMPILE = uv pip compile --quiet --universal --no-annotate \
+	--custom-compile-command "make constraints"
+# What `make test` runs: all that is fast, or the files named.
+TESTS ?=
 
-.PHONY: help demo test test-slow lint clean
+.PHONY: help demo test test-slow lint constraints clean
 
 help:  ## Print this.
-	@echo "make TARGET, where TARGET is one of"
+	@echo "make TARGET [LANE=classic|current] [PYTHON=...], where TARGET is one of"
 	@sed -n 's/^\([a-z-]*\):.*  ## \(.*\)/\1|\2/p' Makefile \
 		| awk -F'|' '{printf "  %-11s %s\n", $$1, $$2}'
 
@@ -22,19 +50,26 @@ demo: $(READY)  ## Train MoCo v2 on the embedded glyphs: minutes on two CPU core
 	@$(VENV)/bin/python train.py --config configs/demo.yaml
 
 test: $(READY)  ## Run the fast tests.
-	@$(PYTEST)
+	@$(PYTEST) $(TESTS)
 
 test-slow: $(READY)  ## Run the slow tests.
-	@$(VENV)/bin/python -m pytest -q -m slow
+	@$(VENV)/bin/python -m pytest -q -m slow $(TESTS)
 
-lint: $(READY)  ## Check the style.
+lint: $(READY)  ## Check the style and the types.
 	@$(VENV)/bin/python -m ruff check .
+	@$(VENV)/bin/python -m mypy
 
-clean:  ## Remove the virtual environment and caches; runs/ stays.
-	@rm -rf $(VENV) .pytest_cache .ruff_cache build moco_tf.egg-info
+constraints:  ## Renew the pinned versions; needs uv and a python3 from 3.11.
+	@python3 .ci/requirements.py classic gpu \
+		| $(COMPILE) --python-version 3.9 --output-file constraints.txt -
+	@python3 .ci/requirements.py current gpu \
+		| $(COMPILE) --python-version 3.11 --output-file constraints-current.txt -
+
+clean:  ## Remove the environments and caches; runs/ stays.
+	@rm -rf .venv .venv-classic .venv-current .pytest_cache .ruff_cache .mypy_cache dist
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-$(READY): pyproject.toml constraints.txt
+$(READY): pyproject.toml constraints.txt constraints-current.txt .ci/requirements.py
 	@$(VENV)/bin/python -c '$(SUITABLE)' 2>/dev/null || { \
 		for python in $(PYTHON); do \
 			if "$$python" -c '$(SUITABLE)' 2>/dev/null; then \
@@ -42,12 +77,20 @@ $(READY): pyproject.toml constraints.txt
 				exec "$$python" -m venv --clear $(VENV); \
 			fi; \
 		done; \
-		echo "error: no Python 3.9, 3.10 or 3.11 with venv was found;" \
-			"install one, or name it with make PYTHON=/path/to/python3.11." >&2; \
+		echo "error: no Python $(KNOWN) with venv was found; install one, or name it" \
+			"with make PYTHON=/path/to/python." >&2; \
 		exit 1; }
-	@echo "Installing the pinned packages into $(VENV); this takes minutes, once."
 	@# The pip that comes with an early 3.9 or 3.10 cannot install from pyproject.toml alone.
-	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check "pip>=21.3"
-	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check \
-		--constraint constraints.txt -e ".[dev]"
+	@$(PIP) "pip>=21.3"
+	@if $(VENV)/bin/python -c '$(IS_CURRENT)'; then \
+		echo "Installing the current lane (constraints-current.txt) into $(VENV);" \
+			"this takes minutes, once."; \
+		$(VENV)/bin/python .ci/requirements.py current > $(VENV)/requirements.txt; \
+		$(PIP) --constraint constraints-current.txt -r $(VENV)/requirements.txt && \
+			$(PIP) --no-deps -e .; \
+	else \
+		echo "Installing the classic lane (constraints.txt) into $(VENV);" \
+			"this takes minutes, once."; \
+		$(PIP) --constraint constraints.txt -e ".[dev]"; \
+	fi
 	@touch $@

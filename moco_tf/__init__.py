@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import importlib
 
-__version__ = "0.1.0"
+from moco_tf.lanes import use_keras_2
+
+__version__ = "0.2.0"
+
+use_keras_2()  # before anything imports TensorFlow
 
 _MODULES = (
     "augment",

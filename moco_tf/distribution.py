@@ -11,12 +11,14 @@ from collections.abc import Sequence
 
 import tensorflow as tf
 
+from moco_tf.mistakes import Mistake
+
 log = logging.getLogger("moco_tf")
 
 _NVIDIA_DRIVER = pathlib.Path("/proc/driver/nvidia/version")
 
 
-class DistributionError(ValueError):
+class DistributionError(Mistake):
     """The machine cannot give the replicas that were asked for."""
 
 
@@ -54,7 +56,7 @@ def make_strategy(
         log.warning(
             "This machine has an NVIDIA driver, but TensorFlow finds no GPU and uses "
             "the CPU; install its CUDA libraries: "
-            "pip install -c constraints.txt -e '.[gpu]'."
+            "pip install 'moco_tf[gpu]'."
         )
     for gpu in present:
         # Once TensorFlow is running, as in a notebook, it has taken its memory.

@@ -8,6 +8,8 @@ import numpy as np
 import tensorflow as tf
 from tensorflow import keras
 
+from moco_tf.lanes import require_keras_2
+
 Schedule = keras.optimizers.schedules.LearningRateSchedule
 
 
@@ -32,6 +34,7 @@ class SGD(keras.optimizers.Optimizer):
 
     Raises:
         ValueError: if momentum is outside [0, 1) or weight_decay is negative.
+        TypeError: if learning_rate is a function, or a schedule of Keras 3.
     """
 
     def __init__(
@@ -56,6 +59,8 @@ class SGD(keras.optimizers.Optimizer):
     def _build_learning_rate(self, learning_rate):
         if isinstance(learning_rate, Schedule):
             return super()._build_learning_rate(_in_double(learning_rate))
+        if callable(learning_rate):
+            require_keras_2(learning_rate, Schedule, "learning_rate")
         with tf.init_scope():
             return tf.Variable(
                 learning_rate, name="learning_rate", dtype=tf.float64, trainable=False
@@ -192,7 +197,7 @@ class PerEpoch(Schedule):
 
 def _in_double(schedule):
     """Keras's schedules compute in the precision of their numbers: float64, NumPy's."""
-    if not type(schedule).__module__.startswith("keras."):
+    if type(schedule).__module__.partition(".")[0] not in ("keras", "tf_keras"):
         return schedule
     wide = {
         key: _wide(value) if key != "name" else value

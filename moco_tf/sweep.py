@@ -11,6 +11,7 @@ import sys
 from moco_tf.config import Config, ConfigError
 from moco_tf.config.identity import other_run
 from moco_tf.config.sweep import Sweep, dump_sweep
+from moco_tf.mistakes import Mistake
 
 
 def run_sweep(sweep: Sweep) -> pathlib.Path:
@@ -83,11 +84,11 @@ def _in_process(config):
 def _pretrain(config):
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     # Not in the parent: a fresh TensorFlow for each run, and memory that is its own.
-    from moco_tf.pretrain import MISTAKES, pretrain
+    from moco_tf.pretrain import pretrain
 
     try:
         pretrain(config)
-    except MISTAKES as error:
+    except Mistake as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:

@@ -5,12 +5,13 @@ import pathlib
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
+import moco_tf  # before TensorFlow, whose Keras it chooses
+
+# isort: split
 import pytest
 import tensorflow as tf
 from tensorflow import keras
 from voc_folder import make_voc
-
-import moco_tf
 
 tf.config.set_visible_devices([], "GPU")
 tf.config.set_logical_device_configuration(

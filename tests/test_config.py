@@ -8,7 +8,8 @@ import pytest
 import yaml
 from commands import ROOT, run_train
 
-from moco_tf.config import Config, dump, load_config, parse_args
+from moco_tf.cli.train import parse_args
+from moco_tf.config import Config, dump, load_config
 
 
 def write(tmp_path, text):

@@ -3,7 +3,8 @@
 import pytest
 from commands import run_train
 
-from moco_tf.config import ConfigError, load_config, parse_args, validate
+from moco_tf.cli.train import parse_args
+from moco_tf.config import ConfigError, load_config, validate
 
 BAD_OVERRIDES = {
     "train.epoch=3": "--train.epoch=3 is not a known key; did you mean train.epochs?",

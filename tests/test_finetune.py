@@ -17,7 +17,7 @@ from tensorflow import keras
 import evaluate
 import moco_tf
 from moco_tf.augment import Normalize
-from moco_tf.config.commands import parse_evaluation
+from moco_tf.cli.evaluate import parse_evaluation
 from moco_tf.config.transfer import Finetune
 from moco_tf.evaluation.finetune import (
     HeadSGD,

@@ -10,10 +10,10 @@ import safetensors.numpy
 from networks import perturbed, tiny
 from torch_saves import Payload, as_archive
 
+from moco_tf.cli.weights import main
 from moco_tf.data.crops import default_resize
 from moco_tf.encoders import ViT
 from moco_tf.interchange import export_saved_model, load_pretrained, to_torch_state_dict
-from moco_tf.interchange.__main__ import main
 
 
 @pytest.fixture(scope="module")
@@ -192,7 +192,7 @@ def test_spoilt_note_beside_a_checkpoint_is_named(tmp_path, capsys):
 def test_help_comes_without_waiting_for_tensorflow():
     script = (
         "import sys\n"
-        "from moco_tf.interchange.__main__ import main\n"
+        "from moco_tf.cli.weights import main\n"
         "try: main(sys.argv[1:])\n"
         "except SystemExit: pass\n"
         "assert 'tensorflow' not in sys.modules\n"

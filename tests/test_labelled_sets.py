@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from pretrained_runs import write_run
 
+from moco_tf.cli.evaluate import parse_evaluation
 from moco_tf.config import load_config
-from moco_tf.config.commands import parse_evaluation
 from moco_tf.config.protocols import LabelledData
 from moco_tf.data import DataError
 from moco_tf.protocols import evaluate, labelled_sets

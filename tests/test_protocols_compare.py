@@ -15,8 +15,9 @@ import numpy as np
 import pytest
 from pretrained_runs import write_run
 
+from moco_tf.cli.evaluate import parse_evaluation
 from moco_tf.config import ConfigError, dump, load_config
-from moco_tf.config.commands import PROTOCOLS, parse_evaluation
+from moco_tf.config.commands import PROTOCOLS
 from moco_tf.interchange import InterchangeError, load_pretrained
 from moco_tf.protocols import compare as compare_protocol
 from moco_tf.protocols import detect, evaluate, finetune, knn, linear, tables

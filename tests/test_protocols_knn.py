@@ -14,8 +14,8 @@ from pretrained_runs import MEAN, STD, copy_run, tiny_encoder, write_images, wri
 from records import arrays
 
 import moco_tf
+from moco_tf.cli.evaluate import parse_evaluation
 from moco_tf.config import ConfigError
-from moco_tf.config.commands import parse_evaluation
 from moco_tf.data import DataError
 from moco_tf.evaluation import FeatureExtractor
 from moco_tf.interchange import export_saved_model

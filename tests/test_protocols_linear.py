@@ -15,8 +15,8 @@ from records import arrays
 from tensorflow import keras
 
 import moco_tf
+from moco_tf.cli.evaluate import parse_evaluation
 from moco_tf.config import ConfigError
-from moco_tf.config.commands import parse_evaluation
 from moco_tf.data import DataError
 from moco_tf.evaluation import FeatureExtractor, Features, LinearClassifier
 from moco_tf.interchange import load_pretrained

@@ -9,8 +9,10 @@ import shutil
 import tensorflow as tf
 from tensorflow import keras
 
+from moco_tf.mistakes import Mistake
 
-class RunError(ValueError):
+
+class RunError(Mistake):
     """A run cannot go on, told in one sentence."""
 
 

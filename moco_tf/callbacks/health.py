@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-import resource
 import sys
 import time
 
@@ -79,6 +78,12 @@ def peak_memory() -> float:
     if gpus:
         usage = [tf.config.experimental.get_memory_info(gpu.name[8:]) for gpu in gpus]
         return max(gpu["peak"] for gpu in usage) / 2**20
+    if sys.platform == "win32":
+        import psutil
+
+        return psutil.Process().memory_info().peak_wset / 2**20
+    import resource
+
     unit = 1 if sys.platform == "darwin" else 1024  # bytes there, KiB elsewhere
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
 

@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import sys
 import time
-import warnings
 
-with warnings.catch_warnings():
-    # TensorFlow Addons announces its end of life at each import.
-    warnings.simplefilter("ignore")
-    from tensorflow_addons.callbacks import TQDMProgressBar
+from moco_tf.callbacks.bars import Bars
 
 _SHOWN = ("loss", "top1", "knn", "linear")
 
 
-class Progress(TQDMProgressBar):
+class Progress(Bars):
     """Bars with the time left on a terminal, and one line per epoch everywhere.
 
     Args:
@@ -45,10 +41,10 @@ class Progress(TQDMProgressBar):
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
         """Opens the bar of steps."""
-        self._initialize_progbar("epoch", epoch, logs)
+        self.steps_to_update = 0
         if self.show_epoch_progress:
             self.epoch_progress_tqdm = self.tqdm(
-                total=self.total_steps,
+                total=self.params["steps"],
                 bar_format=self.epoch_bar_format,
                 leave=False,
                 dynamic_ncols=True,

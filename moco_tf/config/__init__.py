@@ -7,7 +7,7 @@ no command line with YAML.
 """
 
 from moco_tf.config.checks import validate
-from moco_tf.config.load import dump, load_config, parse_args
+from moco_tf.config.load import dump, load_config
 from moco_tf.config.tree import (
     Augment,
     Config,
@@ -34,6 +34,5 @@ __all__ = [
     "Train",
     "dump",
     "load_config",
-    "parse_args",
     "validate",
 ]

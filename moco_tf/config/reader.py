@@ -16,6 +16,7 @@ from typing import Generic, TypeVar
 import jsonargparse
 import yaml
 
+from moco_tf.config.recipes import advice
 from moco_tf.config.tree import ConfigError
 
 Tree = TypeVar("Tree")
@@ -116,8 +117,7 @@ class Reader(Generic[Tree]):
         except OSError as error:
             reason = (error.strerror or "unreadable").lower()
             raise ConfigError(
-                f"config file {path} cannot be read ({reason}); "
-                "give one of the files in configs/ or your own."
+                f"config file {path} cannot be read ({reason}); {advice(path)}"
             ) from error
         except (yaml.YAMLError, UnicodeDecodeError) as error:
             mark = getattr(error, "problem_mark", None)

@@ -14,7 +14,7 @@ import yaml
 from moco_tf.config.checks import validate
 from moco_tf.config.limits import require
 from moco_tf.config.load import load_config
-from moco_tf.config.reader import FlagParser
+from moco_tf.config.recipes import advice, find
 from moco_tf.config.tree import Config, ConfigError
 
 _EXAMPLE = "{name: ..., overrides: [method.temperature=0.1]}"
@@ -106,7 +106,7 @@ def load_sweep(
     """Reads a sweep's file.
 
     Args:
-        path: YAML of a `Sweep`.
+        path: YAML of a `Sweep`, or the name of one that comes with the package.
         overrides: words for all rows, such as "--train.epochs=2".
         seeds: a list such as "[0, 1, 2]" instead of the file's.
         config: a recipe instead of the file's, at its own scale.
@@ -114,14 +114,13 @@ def load_sweep(
     Raises:
         ConfigError: one sentence that says what is wrong, where, and how to mend it.
     """
-    path = pathlib.Path(path)
+    path = find(path, "sweeps")
     try:
         tree = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         reason = " ".join(str(getattr(error, "strerror", None) or error).split())
         raise ConfigError(
-            f"sweep {path} cannot be read ({reason}); give one of the files in "
-            "configs/sweeps or your own."
+            f"sweep {path} cannot be read ({reason}); {advice(path, 'sweeps')}"
         ) from None
     fields = {**_mapping(tree, f"sweep {path}", Sweep)}
     _check_texts(
@@ -174,31 +173,6 @@ def load_sweep(
     return Sweep(**{**fields, **parts, "overrides": before + words})
 
 
-def parse_sweep(argv: Sequence[str]) -> Sweep:
-    """Reads train.py's command line with --sweep.
-
-    Args:
-        argv: words after the program's name: --sweep FILE.yaml, overrides of all rows,
-            --seeds=[0,1,2] instead of the file's seeds, and --config FILE.yaml instead
-            of the file's recipe and scale.
-
-    Raises:
-        ConfigError: as `load_sweep`, or for flags that do not go with a sweep.
-    """
-    parser = FlagParser(add_help=False, allow_abbrev=False)
-    parser.add_argument("--sweep", required=True)
-    parser.add_argument("--seeds")
-    parser.add_argument("--config")
-    options, words = parser.parse_known_args(argv)
-    for word in words:
-        if word.partition("=")[0] in ("--resume", "--print_config"):
-            raise ConfigError(
-                f"{word.partition('=')[0]} does not go with --sweep, which goes on "
-                "where it was by itself; leave it out."
-            )
-    return load_sweep(options.sweep, _joined(words), options.seeds, options.config)
-
-
 def dump_sweep(sweep: Sweep) -> str:
     """YAML that `load_sweep` reads back to an equal `Sweep`."""
     tree = dataclasses.asdict(sweep)
@@ -206,17 +180,6 @@ def dump_sweep(sweep: Sweep) -> str:
         for key, value in mapping.items():
             mapping[key] = list(value) if isinstance(value, tuple) else value
     return yaml.safe_dump(tree, sort_keys=False)
-
-
-def _joined(words):
-    """Makes "--key value" one word, as train.py takes both forms."""
-    joined = []
-    for word in words:
-        if joined and not word.startswith("--") and "=" not in joined[-1]:
-            joined[-1] += f"={word}"
-        else:
-            joined.append(word)
-    return joined
 
 
 def _list(text):

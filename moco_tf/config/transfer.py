@@ -138,7 +138,7 @@ class Detect:
     """Train KerasCV's RetinaNet (FPN) on the encoder, end to end, and measure AP.
 
     This is not the paper's detector, whose figures come from Faster R-CNN R50-C4 in
-    Detectron2: export the encoder with `python -m moco_tf.interchange export RUN --to
+    Detectron2: export the encoder with `moco-tf export RUN --to
     detectron2 OUT.pkl` and see docs/transfer.md for the settings. Compare figures of
     this command with each other only: pretrained against control.
 

@@ -9,8 +9,10 @@ import pathlib
 from dataclasses import dataclass, field
 from typing import Literal, Optional
 
+from moco_tf.mistakes import Mistake
 
-class ConfigError(ValueError):
+
+class ConfigError(Mistake):
     """A user's mistake in the configuration, told in one sentence."""
 
 

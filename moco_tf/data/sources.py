@@ -9,8 +9,10 @@ from typing import Callable
 import numpy as np
 import tensorflow as tf
 
+from moco_tf.mistakes import Mistake
 
-class DataError(ValueError):
+
+class DataError(Mistake):
     """A mistake in the data or in how it was asked for, told in one sentence."""
 
 

@@ -8,6 +8,7 @@ import tensorflow as tf
 from tensorflow import keras
 
 from moco_tf.encoders.batchnorm import BatchNormalization
+from moco_tf.lanes import require_keras_2
 
 
 def pooled(backbone: keras.Model) -> keras.Model:
@@ -18,7 +19,11 @@ def pooled(backbone: keras.Model) -> keras.Model:
 
     Returns:
         A model images -> (N, F); the backbone itself where it gives that.
+
+    Raises:
+        TypeError: if it is not a `keras.Model` of Keras 2's API.
     """
+    require_keras_2(backbone, keras.Model, "encoder")
     if len(backbone.output_shape) == 2:
         return backbone
     model = Pooled(backbone)

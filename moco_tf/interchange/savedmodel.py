@@ -19,6 +19,7 @@ from moco_tf.interchange.architecture import (
 from moco_tf.interchange.errors import InterchangeError
 from moco_tf.interchange.serving import ServedEncoder
 from moco_tf.interchange.staging import replacing
+from moco_tf.lanes import require_keras_2
 
 
 def export_saved_model(
@@ -69,6 +70,7 @@ def export_saved_model(
             cannot be rebuilt, `path` is something else than an export, or the reloaded
             one disagrees with `encoder`; nothing is written then.
     """
+    require_keras_2(encoder, keras.Model, "encoder")
     _check_arguments(encoder, image_size, resize, mean, std, channels)
     preprocessing = preprocessing_document(image_size, resize, mean, std, channels)
     document = {**provenance, "preprocessing": preprocessing}

@@ -13,6 +13,7 @@ from moco_tf.contrast.loss import Contrast
 from moco_tf.contrast.queue import NO_IMAGE
 from moco_tf.encoders.batchnorm import share_statistics
 from moco_tf.encoders.heads import pooled
+from moco_tf.lanes import refuse_keras_3, require_keras_2
 from moco_tf.methods.views import Views, own_positions, unwrapped
 
 # Embeddings kept by methods without a queue; enough to see how far they spread.
@@ -47,6 +48,7 @@ class ContrastiveModel(keras.Model):
 
         Raises:
             ValueError: if temperature is not positive.
+            TypeError: if encoder or augment is not of Keras 2's API.
         """
         if temperature <= 0:
             raise ValueError(
@@ -55,6 +57,8 @@ class ContrastiveModel(keras.Model):
             )
         super().__init__(name=name)
         self.encoder = pooled(encoder)
+        if augment is not None:
+            require_keras_2(augment, keras.layers.Layer, "augment")
         self.temperature = temperature
         self.augment = augment
         self.variable_type = keras.mixed_precision.global_policy().variable_dtype
@@ -97,7 +101,9 @@ class ContrastiveModel(keras.Model):
         Raises:
             ValueError: if steps_per_execution is not 1, or the optimiser is one of
                 Keras's former kind.
+            TypeError: if the optimiser is one of Keras 3.
         """
+        refuse_keras_3(optimizer, "optimizer")
         several = kwargs.get("steps_per_execution")
         if several not in (None, 1):
             raise ValueError(

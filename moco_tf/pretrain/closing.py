@@ -17,6 +17,7 @@ from moco_tf.files import write_whole
 from moco_tf.interchange.savedmodel import export_saved_model
 from moco_tf.methods import ContrastiveModel
 from moco_tf.pretrain.monitor import Monitor
+from moco_tf.shell import command
 
 _ROWS = (
     ("raw_pixels", "raw pixels"),
@@ -74,8 +75,8 @@ def close(
     ]
     commands = {"watch the curves": f"tensorboard --logdir {run_dir / 'tensorboard'}"}
     if monitor is not None:
-        commands["linear classification"] = f"python evaluate.py linear {run_dir}"
-    commands["take it to other tools"] = "python -m moco_tf.interchange export --help"
+        commands["linear classification"] = f"{command('evaluate')} linear {run_dir}"
+    commands["take it to other tools"] = f"{command('export')} --help"
     table = report.closing_table(
         rows, {what: str(where) for what, where in artefacts.items()}, commands
     )

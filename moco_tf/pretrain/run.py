@@ -13,7 +13,6 @@ from moco_tf import callbacks
 from moco_tf.config import Config, ConfigError, dump, validate
 from moco_tf.config.identity import other_run
 from moco_tf.data.pipeline import steps_per_epoch, two_views
-from moco_tf.data.sources import DataError
 from moco_tf.distribution import (
     DistributionError,
     hosts,
@@ -23,7 +22,6 @@ from moco_tf.distribution import (
     worker_index,
 )
 from moco_tf.files import write_whole
-from moco_tf.interchange.errors import InterchangeError
 from moco_tf.log import set_up_log
 from moco_tf.pretrain.announce import announce, announce_bank
 from moco_tf.pretrain.build import build_model
@@ -32,8 +30,6 @@ from moco_tf.pretrain.monitor import Monitor, open_data, training_album
 
 log = logging.getLogger("moco_tf")
 
-# What `pretrain` raises for what a user can mend, each in one sentence.
-MISTAKES = (ConfigError, DataError, InterchangeError, callbacks.RunError)
 _FILE_ERRORS = (
     tf.errors.ResourceExhaustedError,
     tf.errors.DataLossError,

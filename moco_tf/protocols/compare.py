@@ -20,6 +20,7 @@ from moco_tf.protocols.output import (
     text_table,
     write_results,
 )
+from moco_tf.shell import command
 
 _NOT_A_SETTING = ("name", "runs_dir", "seed")
 _NO_CONDITION = ("out", "save", "seed", "distribution", "features", "control")
@@ -143,7 +144,7 @@ def read_run(path: pathlib.Path) -> Run:
     if not figures:
         raise ConfigError(
             f"{path} has no results to compare; measure some first, for instance with "
-            f"`python evaluate.py knn {path}`."
+            f"`{command('evaluate')} knn {path}`."
         )
     setting = {"path": str(path)}
     if (path / "config.yaml").is_file():
@@ -160,7 +161,7 @@ def _read(file):
         return json.loads(file.read_text())
     except (OSError, ValueError) as error:
         raise ConfigError(
-            f"{file} is damaged; measure it again with evaluate.py."
+            f"{file} is damaged; measure it again with {command('evaluate')}."
         ) from error
 
 

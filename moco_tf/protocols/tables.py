@@ -21,6 +21,7 @@ from moco_tf.protocols.output import (
     text_table,
     write_results,
 )
+from moco_tf.shell import command
 
 log = logging.getLogger("moco_tf")
 
@@ -52,7 +53,7 @@ def _table(settings, path):
     if not file.is_file():
         raise ConfigError(
             f"{path} holds no sweep.yaml, so it is not a sweep; run one with "
-            "train.py --sweep configs/sweeps/ablation.yaml."
+            f"{command('train')} --sweep ablation."
         )
     sweep = load_sweep(file)
     folder = results_folder(path / "table", settings.out)

@@ -1,0 +1,92 @@
+"""The command line: `moco-tf COMMAND`, `python -m moco_tf COMMAND`, `train.py`, ...
+
+Words in, exit code out: 0, 2 for what a user can mend, 130 after Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import importlib.metadata
+import os
+import platform
+import sys
+from collections.abc import Callable, Sequence
+
+import moco_tf
+from moco_tf.mistakes import Mistake
+
+COMMANDS = {
+    "train": "pretrain an encoder, or run a sweep of pretrainings",
+    "evaluate": "judge an encoder: knn, linear, finetune, detect, compare, tables",
+    "import": "turn a checkpoint of another project into a SavedModel",
+    "export": "write an encoder as another tool's file",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one of the commands and returns the exit code.
+
+    Args:
+        argv: the command and its words; None takes the process's own.
+    """
+    words = list(sys.argv[1:] if argv is None else argv)
+    return exit_code(lambda: _run(words))
+
+
+def _run(words):
+    if not words or words[0] in ("-h", "--help"):
+        print(_overview())
+        return 0
+    if words[0] == "--version":
+        print(version())
+        return 0
+    if words[0] in ("import", "export"):
+        return importlib.import_module("moco_tf.cli.weights").main(words)
+    if words[0] in COMMANDS:
+        return importlib.import_module(f"moco_tf.cli.{words[0]}").main(words[1:])
+    near = difflib.get_close_matches(words[0], COMMANDS, n=1)
+    advice = f"did you mean {near[0]}?" if near else f"use {', '.join(COMMANDS)}."
+    raise Mistake(f"{words[0]!r} is not a command; {advice}")
+
+
+def exit_code(run: Callable[[], int], stopped: Callable[[], str] | None = None) -> int:
+    """Runs a command and turns how it ends into an exit code.
+
+    Args:
+        run: does the work; its number is the exit code.
+        stopped: says after Ctrl-C what has become of the work.
+    """
+    # 2 would still show errors about GPU libraries that a CPU run does without.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    try:
+        return run()
+    except Mistake as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"\nStopped{stopped() if stopped else '.'}", file=sys.stderr)
+        return 130
+
+
+def version() -> str:
+    """Versions that a report of a fault needs, in one line."""
+    stack = []
+    for name in ("tensorflow", "keras", "tf_keras", "keras-cv"):
+        try:
+            stack.append(f"{name} {importlib.metadata.version(name)}")
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    stack.append(f"Python {platform.python_version()}")
+    return f"moco_tf {moco_tf.__version__} ({', '.join(stack)})"
+
+
+def _overview():
+    commands = "\n".join(f"  {name:10}{what}" for name, what in COMMANDS.items())
+    return (
+        "usage: moco-tf COMMAND [words ...]\n\n"
+        "Momentum-contrast self-supervised pretraining.\n\n"
+        f"{commands}\n\n"
+        "moco-tf COMMAND --help explains one, moco-tf train --list shows the recipes,\n"
+        "moco-tf --version the versions of what it runs on."
+    )

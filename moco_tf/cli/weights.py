@@ -1,0 +1,264 @@
+"""Encoders in and out: checkpoints of other projects, files of other tools."""
+
+from __future__ import annotations
+
+import argparse
+import collections
+import hashlib
+import json
+import re
+import typing
+from collections.abc import Sequence
+from pathlib import Path
+
+from moco_tf import cli
+from moco_tf.interchange.errors import InterchangeError
+from moco_tf.interchange.formats import FORMATS
+from moco_tf.shell import command
+
+_IMPORT = """\
+Turn a checkpoint of another project into a SavedModel folder, which evaluate.py and
+`export` take.
+
+Read are MoCo v1 and v2 (.pth.tar; the query encoder), MoCo v3 (the base encoder),
+torchvision's ResNets and timm's ResNets and ViTs (.pth, .safetensors; with or without
+classifier), and the TensorFlow 1 port of MoCo (.npz). Depth, width and stem come from
+the file. No code in a file is ever run. What `export` wrote comes back with its own
+preprocessing.
+"""
+_EXPORT = """\
+Write a pretrained encoder in another tool's format, and read it back to check that it
+gives the same features. Beside a file goes OUT.json with recipe, data, epochs, git
+revision and preprocessing.
+
+formats, and how OUT ends:
+"""
+_IMAGENET = {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
+
+
+def main(argv: Sequence[str]) -> int:
+    """Runs the command line and returns the exit code.
+
+    Args:
+        argv: "import" or "export", and the words after it.
+    """
+
+    def run() -> int:
+        options = _parser().parse_args(argv)
+        options.run(options)
+        return 0
+
+    return cli.exit_code(run, lambda: "; nothing was written.")
+
+
+def _import(options: argparse.Namespace) -> None:
+    from moco_tf.interchange.checkpoints import load_checkpoint
+    from moco_tf.interchange.pretrained import weights_digest
+    from moco_tf.interchange.savedmodel import export_saved_model
+    from moco_tf.interchange.staging import check_replaceable
+
+    if options.out.resolve() == options.checkpoint.resolve():
+        raise InterchangeError(
+            f"{options.out} is the checkpoint itself; name another place for OUT."
+        )
+    check_replaceable(options.out, folder=True)
+    document = _sidecar(options.checkpoint)
+    heads = document.pop("encoder", {}).get("heads")
+    checkpoint = load_checkpoint(options.checkpoint, options.heads or heads)
+    encoder = checkpoint.encoder
+    noted_weights = document.pop("weights_sha256", None)
+    if noted_weights and noted_weights != weights_digest(encoder.get_weights()):
+        raise InterchangeError(
+            f"{options.checkpoint}.json beside the checkpoint describes other weights, "
+            "so the checkpoint was written over since; move that file away, and give "
+            "--mean, --std and --image_size if they are not the usual ones."
+        )
+    noted = document.pop("preprocessing", {})
+    preprocessing = _preprocessing(options, encoder, noted)
+    known = {"recipe": f"imported: {checkpoint.kind}", "epochs": checkpoint.epochs}
+    export_saved_model(
+        encoder,
+        options.out,
+        **preprocessing,
+        provenance={
+            **{key: value for key, value in known.items() if value is not None},
+            **document,
+            "checkpoint": options.checkpoint.name,
+            "checkpoint_sha256": _sha256(options.checkpoint),
+        },
+    )
+    size = sum(weight.shape.num_elements() for weight in encoder.weights)
+    print(f"{options.checkpoint}: {checkpoint.kind}, {encoder.name}, {size:,} weights.")
+    if checkpoint.left_out:
+        print(
+            f"Left out, as no part of the backbone: {len(checkpoint.left_out)} "
+            f"tensors ({', '.join(_summed_up(checkpoint.left_out))})."
+        )
+    facts = ", ".join(f"{key} {value}" for key, value in preprocessing.items())
+    is_guess = not (options.mean or options.std or noted)
+    hint = ""
+    if is_guess and checkpoint.is_timm_vit:
+        hint = " (a guess: many of timm's ViTs take --mean=.5,.5,.5 --std=.5,.5,.5)"
+    print(f"Preprocessing: {facts}{hint}.")
+    print(f"Wrote {options.out}.")
+
+
+def _export(options: argparse.Namespace) -> None:
+    from moco_tf.interchange.exports import export
+    from moco_tf.interchange.pretrained import load_pretrained
+    from moco_tf.interchange.staging import check_replaceable
+
+    source = options.source.resolve()
+    if options.out.resolve() in (source, source / "saved_model"):
+        raise InterchangeError(f"{options.out} is the encoder itself; name another.")
+    check_replaceable(options.out, folder=not FORMATS[options.to].suffixes)
+    deviation = export(load_pretrained(options.source), options.out, options.to)
+    print(
+        f"Wrote {options.out}; features read back differ by {deviation:.1e} of their "
+        f"norm (limit {FORMATS[options.to].tolerance:g})."
+    )
+
+
+def _preprocessing(options, encoder, noted):
+    """What the command line says, else the file beside the checkpoint, else a guess."""
+    from moco_tf.data.crops import default_resize
+
+    small = getattr(encoder, "stem", None) == "cifar"
+    side, channels = encoder.input_shape[-2:]
+    usual = side or (32 if small else 224)
+    size = options.image_size or noted.get("centre_crop") or usual
+    resize = options.resize or noted.get("resize_shorter_side")
+    if options.image_size or not resize:
+        resize = options.resize or (size if small else default_resize(size))
+    guess = _IMAGENET if channels == 3 else {}
+    mean = options.mean or noted.get("mean") or guess.get("mean")
+    std = options.std or noted.get("std") or guess.get("std")
+    if not (mean and std):
+        raise InterchangeError(
+            f"the encoder takes {channels} channels, for which there is no usual "
+            "normalisation; give --mean and --std, one value per channel."
+        )
+    return {
+        "image_size": size,
+        "resize": resize,
+        "mean": mean,
+        "std": std,
+        "channels": channels,
+    }
+
+
+def _summed_up(names: Sequence[str]) -> list[str]:
+    """Names, those of one module together."""
+    modules = collections.defaultdict(list)
+    for name in names:
+        modules[re.split(r"[./]", name)[0]].append(name)
+    return [
+        inside[0] if len(inside) == 1 else f"{len(inside)} of {module}"
+        for module, inside in modules.items()
+    ]
+
+
+def _sidecar(checkpoint: Path) -> dict:
+    """Provenance and preprocessing that `export` put beside a file."""
+    path = Path(f"{checkpoint}.json")
+    if not path.is_file():
+        return {}
+    try:
+        document = json.loads(path.read_text())
+        document["preprocessing"]["centre_crop"]
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise InterchangeError(
+            f"{path} is not what export writes beside a file; move it away or mend it."
+        ) from error
+    kept = ["recipe", "data", "images", "epochs", "git_revision", "encoder"]
+    kept.append("weights_sha256")
+    return {key: document[key] for key in [*kept, "preprocessing"] if key in document}
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> typing.NoReturn:
+        raise InterchangeError(f"{message}; see --help.")
+
+
+def _numbers(text: str) -> list[float]:
+    return [float(number) for number in text.strip("[]()").split(",")]
+
+
+def _positive(text: str) -> int:
+    if int(text) < 1:
+        raise ValueError
+    return int(text)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog=command("export").rpartition(" ")[0],
+        description="Bring encoders in from other projects, and take yours to them.",
+        allow_abbrev=False,
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    plain = argparse.RawDescriptionHelpFormatter
+
+    reader = commands.add_parser(
+        "import",
+        help="a checkpoint of another project -> a SavedModel folder",
+        description=_IMPORT,
+        formatter_class=plain,
+        allow_abbrev=False,
+    )
+    reader.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help="file")
+    reader.add_argument("out", type=Path, metavar="OUT", help="folder to write")
+    reader.add_argument(
+        "--image_size",
+        type=_positive,
+        metavar="N",
+        help="side of the centre crop (224; 32 for a 3x3 stem)",
+    )
+    reader.add_argument(
+        "--resize",
+        type=_positive,
+        metavar="N",
+        help="shorter side before it (8/7 of image_size; image_size itself below 64 "
+        "pixels or for a 3x3 stem)",
+    )
+    for name in ("mean", "std"):
+        reader.add_argument(
+            f"--{name}",
+            type=_numbers,
+            metavar="A,B,C",
+            help=f"{name} per channel, in 0..1 units (ImageNet's)",
+        )
+    reader.add_argument(
+        "--heads",
+        type=_positive,
+        metavar="N",
+        help="attention heads of a ViT (12 for MoCo v3's ViT-S, else width / 64)",
+    )
+    reader.set_defaults(run=_import)
+
+    formats = "\n".join(
+        f"  {name:12} {' '.join(kind.suffixes) or 'a folder':26} {kind.about}"
+        for name, kind in FORMATS.items()
+    )
+    writer = commands.add_parser(
+        "export",
+        help="a run directory or SavedModel -> another tool's file",
+        description=_EXPORT + formats,
+        formatter_class=plain,
+        allow_abbrev=False,
+    )
+    writer.add_argument(
+        "source", type=Path, metavar="RUN_DIR_OR_SAVED", help="such as runs/demo"
+    )
+    writer.add_argument("--to", required=True, choices=list(FORMATS), metavar="FORMAT")
+    writer.add_argument("out", type=Path, metavar="OUT", help="file or folder to write")
+    writer.set_defaults(run=_export)
+    return parser
