@@ -29,12 +29,13 @@ from collections.abc import Callable, Iterator
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
+from moco_tf.data import open_source, two_views
+from moco_tf.data.crops import decode
+
+# isort: split
 import numpy as np
 import tensorflow as tf
 from PIL import Image, ImageEnhance, ImageFilter
-
-from moco_tf.data import open_source, two_views
-from moco_tf.data.crops import decode
 
 BATCH = 64
 TURNS = 3

@@ -108,10 +108,11 @@ def run_child(options: argparse.Namespace, method: str, batch: int) -> dict:
 
 def measure(options: argparse.Namespace) -> dict:
     """Peak memory, MiB, and median time of a step, ms, in this process."""
-    import tensorflow as tf
-
-    import moco_tf
+    import moco_tf  # before TensorFlow, whose Keras it chooses
     from moco_tf.callbacks.health import peak_memory
+
+    # isort: split
+    import tensorflow as tf
 
     shape = (options.batch_size, options.image_size, options.image_size, 3)
     tf.keras.utils.set_random_seed(0)

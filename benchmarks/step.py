@@ -101,9 +101,10 @@ def measure(way: str, network: str, precision: str) -> float:
 
 def make_model(network: str, precision: str, augment=None):
     """A compiled MoCo, version 2."""
-    import tensorflow as tf
+    import moco_tf  # before TensorFlow, whose Keras it chooses
 
-    import moco_tf
+    # isort: split
+    import tensorflow as tf
 
     setting = NETWORKS[network]
     tf.keras.mixed_precision.set_global_policy(precision)
@@ -120,9 +121,10 @@ def make_model(network: str, precision: str, augment=None):
 
 def measure_fit(network: str, precision: str) -> float:
     """Images a second of the second epoch, as the run's own log has it."""
-    import tensorflow as tf
-
     from moco_tf import augment, callbacks
+
+    # isort: split
+    import tensorflow as tf
 
     setting = NETWORKS[network]
     recipe = augment.moco_v2() if network == "ResNet50" else augment.cifar()

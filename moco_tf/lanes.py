@@ -32,7 +32,8 @@ def use_keras_2() -> None:
     if "tensorflow" in sys.modules:
         # Its folder comes first only if the variable was set when TensorFlow started.
         spec = importlib.util.find_spec("tensorflow.keras")
-        if "tf_keras" not in pathlib.Path(spec.origin or "").parts:
+        origin = (spec and spec.origin) or ""
+        if "tf_keras" not in pathlib.Path(origin).parts:
             raise ImportError(
                 "TensorFlow was imported before moco_tf and has loaded Keras 3, while "
                 "moco_tf runs on Keras 2's API; restart Python (in a notebook, the "
@@ -66,9 +67,9 @@ def refuse_keras_3(value: object, name: str) -> None:
     roots = {base.__module__.partition(".")[0] for base in type(value).__mro__}
     if "keras" in roots and _has_keras_3():
         raise TypeError(
-            f"{name} is {_described(value)} of Keras 3, while moco_tf runs on Keras 2's "
-            "API; make it with `from tensorflow import keras` after `import moco_tf` "
-            "(in a notebook, restart the kernel and import moco_tf first)."
+            f"{name} is {_described(value)} of Keras 3, while moco_tf runs on Keras "
+            "2's API; make it with `from tensorflow import keras` after `import "
+            "moco_tf` (in a notebook, restart the kernel and import moco_tf first)."
         )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import tensorflow as tf
@@ -10,7 +11,10 @@ from tensorflow import keras
 
 from moco_tf.lanes import require_keras_2
 
-Schedule = keras.optimizers.schedules.LearningRateSchedule
+if TYPE_CHECKING:  # typing has it from Python 3.10
+    from typing import TypeAlias
+
+Schedule: TypeAlias = keras.optimizers.schedules.LearningRateSchedule
 
 
 @keras.saving.register_keras_serializable(package="moco_tf")
@@ -57,7 +61,7 @@ class SGD(keras.optimizers.Optimizer):
         self._learning_rate = self._build_learning_rate(learning_rate)
 
     def _build_learning_rate(self, learning_rate):
-        if isinstance(learning_rate, Schedule):
+        if isinstance(learning_rate, keras.optimizers.schedules.LearningRateSchedule):
             return super()._build_learning_rate(_in_double(learning_rate))
         if callable(learning_rate):
             require_keras_2(learning_rate, Schedule, "learning_rate")

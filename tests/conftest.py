@@ -2,8 +2,11 @@
 
 import os
 import pathlib
+import sys
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+# torch's CUDA builds bring triton, whose LLVM crashes beside that of TensorFlow.
+sys.modules["triton"] = None  # type: ignore[assignment]
 
 import moco_tf  # before TensorFlow, whose Keras it chooses
 

@@ -44,8 +44,8 @@ class _PlainBars(keras.callbacks.Callback):
         self.overall_bar_format = overall_bar_format
         self.update_interval = 1 / update_per_second
         self.last_update_time = time.time()
-        self.overall_progress_tqdm = None
-        self.epoch_progress_tqdm = None
+        self.overall_progress_tqdm: tqdm | None = None
+        self.epoch_progress_tqdm: tqdm | None = None
 
     def on_train_begin(self, logs: dict | None = None) -> None:
         """Opens the bar of epochs."""
@@ -61,7 +61,7 @@ class _PlainBars(keras.callbacks.Callback):
 
     def on_train_end(self, logs: dict | None = None) -> None:
         """Closes the bar of epochs."""
-        if self.show_overall_progress:
+        if self.overall_progress_tqdm is not None:
             self.overall_progress_tqdm.close()
 
 

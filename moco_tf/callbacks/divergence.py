@@ -34,12 +34,12 @@ class FiniteLoss(keras.callbacks.Callback):
         """Remembers the epoch, which Keras does not tell with a step."""
         self._epoch = epoch
 
-    def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
+    def on_train_batch_end(self, batch: int, logs: dict) -> None:
         """Looks at the loss when its turn has come."""
         if (batch + 1) % _STEPS == 0:
             self._require(math.isfinite(logs["loss"]), "loss")
 
-    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+    def on_epoch_end(self, epoch: int, logs: dict) -> None:
         """Looks at the loss, and at what the last step has made of the model."""
         self._require(math.isfinite(logs["loss"]), "loss")
         # The loss is of before that step, and ReLU turns NaN into 0 on a CPU.

@@ -36,14 +36,14 @@ class TrainingHealth(keras.callbacks.Callback):
     def __init__(self, batch_size: int):
         super().__init__()
         self.batch_size = batch_size
-        self._said = set()
+        self._said: set[str] = set()
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
         """Starts the clock."""
         self._start = time.perf_counter()
         self._waited = self.model.input_seconds
 
-    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+    def on_epoch_end(self, epoch: int, logs: dict) -> None:
         """Adds the signs to the logs."""
         seconds = time.perf_counter() - self._start
         model, steps = self.model, self.params["steps"]

@@ -7,6 +7,7 @@ import dataclasses
 import math
 import os
 import pathlib
+from typing import TYPE_CHECKING
 
 import numpy as np
 import tensorflow as tf
@@ -15,6 +16,9 @@ from tensorboard.plugins.hparams import api as hparams
 from tensorflow import keras
 
 from moco_tf.report import Album, view_grid
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 _GROUPS = {
     "knn": "probe",
@@ -54,7 +58,7 @@ class HistoryCSV(keras.callbacks.Callback):
     def add(self, epoch: int, values: dict[str, float]) -> None:
         """Writes the row of an epoch; 0 is the untrained encoder."""
         rows = [row for row in self.read() if int(row["epoch"]) < epoch]
-        rows.append({"epoch": epoch, **{k: f"{v:.6g}" for k, v in values.items()}})
+        rows.append({"epoch": str(epoch), **{k: f"{v:.6g}" for k, v in values.items()}})
         columns = list(dict.fromkeys(name for row in rows for name in row))
         staging = self.path.with_suffix(".tmp")
         with open(staging, "w", newline="") as file:
@@ -63,7 +67,7 @@ class HistoryCSV(keras.callbacks.Callback):
             writer.writerows(rows)
         os.replace(staging, self.path)
 
-    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+    def on_epoch_end(self, epoch: int, logs: dict) -> None:
         """Writes the epoch's row."""
         self.add(epoch + 1, logs)
 
@@ -84,7 +88,7 @@ class TensorBoard(keras.callbacks.Callback):
         self,
         log_dir: str | os.PathLike,
         views: dict | None = None,
-        config: object | None = None,
+        config: DataclassInstance | None = None,
         album: Album | None = None,
     ):
         super().__init__()
@@ -108,7 +112,7 @@ class TensorBoard(keras.callbacks.Callback):
                 tf.summary.image("views/query and key", grid[None])
                 self.views = None
 
-    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+    def on_epoch_end(self, epoch: int, logs: dict) -> None:
         """Writes the epoch's scalars."""
         with self._writer.as_default(step=epoch + 1):
             for name, value in logs.items():

@@ -29,7 +29,7 @@ class _Probe(keras.callbacks.Callback):
         """Accuracy on test features, learnt from train features."""
         raise NotImplementedError
 
-    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+    def on_epoch_end(self, epoch: int, logs: dict) -> None:
         """Measures when its turn has come."""
         if (epoch + 1) % self.every == 0 or epoch + 1 == self.params["epochs"]:
             logs[self.name] = self.measure()

@@ -17,6 +17,8 @@ class Progress(Bars):
         bars: whether to draw bars; None draws them when stderr is a terminal.
     """
 
+    last_update_time: float  # of Bars, which has no types
+
     def __init__(self, bars: bool | None = None):
         bars = sys.stderr.isatty() if bars is None else bars
         super().__init__(
@@ -61,7 +63,7 @@ class Progress(Bars):
             self.epoch_progress_tqdm.update(self.steps_to_update)
             self.steps_to_update, self.last_update_time = 0, now
 
-    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+    def on_epoch_end(self, epoch: int, logs: dict) -> None:
         """Closes the bar of steps and prints the epoch's line."""
         if self.show_epoch_progress:
             self.epoch_progress_tqdm.close()

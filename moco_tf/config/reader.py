@@ -11,7 +11,7 @@ import pathlib
 import re
 import typing
 from collections.abc import Callable, Iterator, Sequence
-from typing import Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 import jsonargparse
 import yaml
@@ -19,7 +19,10 @@ import yaml
 from moco_tf.config.recipes import advice
 from moco_tf.config.tree import ConfigError
 
-Tree = TypeVar("Tree")
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+Tree = TypeVar("Tree", bound="DataclassInstance")
 
 
 class Reader(Generic[Tree]):
@@ -211,5 +214,9 @@ def _describe(hint: object) -> str:
         item = {int: "whole numbers", float: "numbers"}[arguments[0]]
         count = "a list of" if Ellipsis in arguments else "a list of two"
         return f"{count} {item} in brackets"
-    words = {int: "a whole number", float: "a number", bool: "true or false"}
+    words: dict[object, str] = {
+        int: "a whole number",
+        float: "a number",
+        bool: "true or false",
+    }
     return words.get(hint, "text, in quotes where it looks like a number")

@@ -77,8 +77,9 @@ def from_arrays(
             "give uint8 (count, height, width, channels) with at least one image."
         )
     count = len(images)
+    names: tuple[str, ...] = ()
     if labels is None:
-        label_values, num_classes, names = np.full(count, -1, np.int64), 0, ()
+        label_values, num_classes = np.full(count, -1, np.int64), 0
     else:
         label_values = np.asarray(labels)
         if label_values.shape != (count,) or label_values.dtype.kind not in "iu":

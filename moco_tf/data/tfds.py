@@ -48,8 +48,11 @@ def open_tfds(
     names = tuple(features) if isinstance(features, tfds.features.FeaturesDict) else ()
     image = features["image"] if "image" in names else None
     kinds = (tfds.features.Image, tfds.features.Tensor)
-    is_image = isinstance(image, kinds) and len(image.shape) == 3
-    if not is_image or image.np_dtype != np.uint8:
+    if (
+        not isinstance(image, kinds)
+        or len(image.shape) != 3
+        or image.np_dtype != np.uint8
+    ):
         raise DataError(
             f"The TFDS set {name!r} has no feature 'image' of 8-bit images among "
             f"{', '.join(names) or features}; choose an image set such as cifar10."
@@ -58,7 +61,9 @@ def open_tfds(
         prepare(builder, name, manual_dir)
     split_info = find_split(builder, name, split)
     label = features["label"] if "label" in names else None
-    is_labelled = isinstance(label, tfds.features.ClassLabel)
+    if not isinstance(label, tfds.features.ClassLabel):
+        label = None
+    is_labelled = label is not None
     is_encoded = isinstance(image, tfds.features.Image)
     wanted = {"image": True, **({"label": True} if is_labelled else {})}
     decoders = tfds.decode.PartialDecoding(
@@ -77,8 +82,8 @@ def open_tfds(
     return Source(
         dataset.enumerate().map(element),
         split_info.num_examples,
-        label.num_classes if is_labelled else 0,
-        tuple(label.names) if is_labelled else (),
+        0 if label is None else label.num_classes,
+        () if label is None else tuple(label.names),
         channels=None if is_encoded else int(image.shape[-1]),
         shuffled=_shuffled(builder, split_info, decoders, element),
     )

@@ -66,13 +66,15 @@ def average_precision(
             f"None of the {len(truth)} test images has a box to find; name a test "
             "split with annotations."
         )
-    detections = [
-        {**item, "score": float(score)}
-        for image in found
-        for item, score in zip(_annotations(image), image.scores)
-    ]
+    detections = []
+    for image in found:
+        assert image.scores is not None  # only true boxes have none
+        detections += [
+            {**item, "score": float(score)}
+            for item, score in zip(_annotations(image), image.scores)
+        ]
     if not detections:
-        of_class = dict.fromkeys(class_names, 0.0)
+        of_class: dict[str, float | None] = dict.fromkeys(class_names, 0.0)
         occurring = {item["category_id"] for item in ground if not item["iscrowd"]}
         of_class.update(
             (name, None) for i, name in enumerate(class_names) if i + 1 not in occurring

@@ -57,7 +57,7 @@ class FeatureExtractor:
         self.encoder = encoder
         self.preprocess = preprocess
         self.strategy = strategy
-        self._functions = {}
+        self._functions: dict[tuple, Callable] = {}
 
     def encode(self, images: tf.Tensor) -> tf.Tensor:
         """Features of one batch.
@@ -199,9 +199,9 @@ class MonitorFeatures:
         self.test_dataset = test_dataset
         self.preprocess = preprocess
         self.strategy = strategy
-        self._extractor = None
-        self._step = None
-        self._newest = None
+        self._extractor: FeatureExtractor | None = None
+        self._step: int | None = None
+        self._newest: tuple[Features, Features] | None = None
 
     def get(
         self, encoder: keras.Model | Callable, step: int

@@ -37,7 +37,7 @@ _DEPTHS = {
     ("bottleneck", (3, 4, 23, 3)): 101,
     ("bottleneck", (3, 8, 36, 3)): 152,
 }
-_STEMS = {(7, 7): "imagenet", (3, 3): "cifar"}
+_STEMS: dict[tuple[int, ...], str] = {(7, 7): "imagenet", (3, 3): "cifar"}
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ import functools
 import json
 import os
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -199,7 +200,7 @@ def _read_onnx(pretrained, path, pixels):
 
 
 # (pretrained, path) writes; (pretrained, path, pixels) reads and gives features.
-_WRITE = {
+_WRITE: dict[str, Callable[[Pretrained, Path], None]] = {
     "savedmodel": _write_saved_model,
     "keras": _write_keras,
     "torchvision": _write_torchvision,

@@ -44,4 +44,6 @@ def read_state_dict(path: Path) -> dict[str, np.ndarray]:
     """Reads what `write_state_dict` wrote."""
     if path.suffix == ".safetensors":
         return safetensors.numpy.load_file(path)
-    return dict(read_torch_file(path))
+    state = read_torch_file(path)
+    assert isinstance(state, dict)  # as it was written
+    return dict(state)

@@ -50,7 +50,9 @@ def to_torchvision_names(
     Raises:
         ValueError: if names are none of these.
     """
-    state, left_out, unknown = {}, [], []
+    state: dict[str, np.ndarray] = {}
+    left_out: list[str] = []
+    unknown: list[str] = []
     for name, array in variables.items():
         match = _VARIABLE.fullmatch(name.split(":")[0])
         if not match:

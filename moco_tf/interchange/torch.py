@@ -42,16 +42,18 @@ class _Entry(NamedTuple):
         return self.variable is not None
 
     def torch_shape(self) -> tuple[int, ...]:
+        assert self.variable is not None  # asked of kept ones only
         # torch keeps the queue's pointer as a vector of one.
         shape = tuple(self.variable.shape) or (1,)
         return tuple(shape[axis] for axis in np.argsort(self.permutation))
 
     def load(self, array: np.ndarray) -> None:
+        assert self.variable is not None
         array = array.transpose(self.permutation).reshape(self.variable.shape)
         self.variable.assign(array.astype(self.variable.dtype.as_numpy_dtype))
 
     def export(self) -> np.ndarray:
-        if not self.is_kept:
+        if self.variable is None:
             return np.zeros((), np.int64)
         shape = tuple(self.variable.shape) or (1,)
         array = self.variable.numpy().reshape(shape)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import math
 import os
 import pickle
 import zipfile
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import BinaryIO
+from typing import IO, BinaryIO
 
 import numpy as np
 import tensorflow as tf
@@ -91,7 +92,7 @@ class _Function:
 class _Unpickler(pickle.Unpickler):
     """Knows tensors, storages and ordered dictionaries, and no other name."""
 
-    def __init__(self, file: BinaryIO, storage: Callable | None = None):
+    def __init__(self, file: IO[bytes], storage: Callable | None = None):
         super().__init__(file)
         self._storage = storage
 
@@ -163,7 +164,7 @@ def _read_archive(file: BinaryIO) -> object:
             return _Unpickler(data, storage).load()
 
 
-def _read_legacy(file: BinaryIO) -> object:
+def _read_legacy(file: io.BufferedReader) -> object:
     """Five pickles in a row, then every storage as its length and its elements."""
     if _Unpickler(file).load() != _LEGACY_MAGIC:
         raise pickle.UnpicklingError("another magic number")

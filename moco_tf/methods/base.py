@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import time
+from collections.abc import Callable
 
 import numpy as np
 import tensorflow as tf
@@ -63,7 +64,7 @@ class ContrastiveModel(keras.Model):
         self.augment = augment
         self.variable_type = keras.mixed_precision.global_policy().variable_dtype
         self.input_seconds = 0.0
-        self._means = {}
+        self._means: dict[str, keras.metrics.Metric] = {}
         self._add_means(
             "loss", "top1", "top5", "positive_similarity", "negative_similarity"
         )
@@ -279,7 +280,7 @@ class ContrastiveModel(keras.Model):
             self.input_seconds += time.perf_counter() - start
             return run(batch)
 
-        self.train_function = train_function
+        self.train_function: Callable | None = train_function
         return train_function
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import keras_cv
 from tensorflow import keras
 
@@ -30,13 +32,13 @@ def build_model(
         mean=config.augment.mean,
         std=config.augment.std,
     )
-    shared = {
+    shared: dict[str, Any] = {
         "encoder": build_encoder(config),
         "dim": method.dim,
         "temperature": method.temperature,
         "augment": recipe if config.augment.jit_compile else recipe.uncompiled(),
     }
-    grouped = {
+    grouped: dict[str, Any] = {
         "projection": method.projection,
         "bn_groups": config.bn_groups(local_replicas),
     }

@@ -80,7 +80,7 @@ class Monitor:
         check_same_classes(train, test, "The monitor's training set", "its test set")
         train = _some(train, config.monitor.max_train)
         test = _some(test, config.monitor.max_test)
-        self._batches = [_in_batches(train, config), _in_batches(test, config)]
+        self._batches = (_in_batches(train, config), _in_batches(test, config))
         strategy = model.distribute_strategy
         if hosts(strategy) > 1:
             strategy = None  # each host measures all by itself, for its own files
@@ -161,7 +161,7 @@ def training_album(config: Config, source: Source, model) -> Album:
         some = subset(source, evenly_spread(source.num_examples, _SHOWN))
     batches = _in_batches(some, config)
     extractor = FeatureExtractor(model.encoder, model.normalise)
-    newest = {}
+    newest: dict[int, np.ndarray] = {}
 
     def features():
         step = int(model.optimizer.iterations.numpy())

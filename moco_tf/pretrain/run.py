@@ -68,8 +68,9 @@ def pretrain(config: Config) -> dict:
     worker = worker_index()
     if worker:
         # Workers act in step, callbacks included, and each keeps files of its own.
-        place = {"runs_dir": str(config.run_dir), "name": f"worker-{worker}"}
-        config = dataclasses.replace(config, **place)
+        config = dataclasses.replace(
+            config, runs_dir=str(config.run_dir), name=f"worker-{worker}"
+        )
     run_dir = _claim(config)
     keras.backend.clear_session()
     keras.utils.set_random_seed(config.seed)

@@ -7,6 +7,7 @@ import importlib
 from tensorflow import keras
 
 from moco_tf.config.commands import ON_RESULTS, Evaluation
+from moco_tf.config.protocols import Compare, Tables
 from moco_tf.config.tree import ConfigError
 from moco_tf.distribution import DistributionError, make_strategy
 from moco_tf.interchange import load_pretrained
@@ -32,6 +33,7 @@ def evaluate(evaluation: Evaluation) -> dict:
     protocol = importlib.import_module(f"{__name__}.{evaluation.protocol}")
     if evaluation.protocol in ON_RESULTS:
         return protocol.run(settings, evaluation.paths)
+    assert not isinstance(settings, (Compare, Tables))  # those are ON_RESULTS
     devices = settings.distribution
     try:
         strategy = make_strategy(devices.replicas, devices.gpus)

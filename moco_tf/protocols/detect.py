@@ -86,7 +86,7 @@ def run(settings: Detect, pretrained: Pretrained) -> dict:
         )
     train, test = _open(settings.data)
     truth = true_boxes(test)
-    if all(boxes.difficult.all() for boxes in truth):
+    if all(b.difficult is not None and b.difficult.all() for b in truth):
         raise DataError(
             f"data.test_split={settings.data.test_split!r} has no boxes to find; name "
             "a split with annotations (those of VOC2012's test are not public)."

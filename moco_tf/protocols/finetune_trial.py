@@ -88,7 +88,7 @@ class Trial:
     ):
         self.settings, self.pretrained = settings, pretrained
         self.source, self.test = source, test
-        self.encoders = {}
+        self.encoders: dict[str, keras.Model] = {}
         self.normalise = Normalize(pretrained.mean, pretrained.std)
         self.grid = list(
             itertools.product(settings.learning_rates, settings.head_multipliers)

@@ -50,6 +50,7 @@ def sweep(
         )
     except ValueError as error:  # too few images or classes
         raise DataError(str(error)) from error
+    assert best.top1 is not None and best.top5 is not None  # a solver's best
     warning = explain_chance(
         best.top1,
         test.labels,

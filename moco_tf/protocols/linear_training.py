@@ -36,8 +36,8 @@ class Recipe:
 
     def make_schedule(self, steps: int) -> Schedule:
         """The rate of each step, held within an epoch as in the references."""
-        drops = {round(0.6 * self.epochs), round(0.8 * self.epochs)}
-        drops = sorted(drop for drop in drops if 0 < drop < self.epochs)
+        wanted = {round(0.6 * self.epochs), round(0.8 * self.epochs)}
+        drops = sorted(drop for drop in wanted if 0 < drop < self.epochs)
         return make_schedule(
             self.schedule,
             self.learning_rate * self.batch_size / 256,

@@ -12,6 +12,7 @@ import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -19,6 +20,9 @@ from matplotlib.figure import Figure
 from moco_tf.config import ConfigError
 from moco_tf.config.reader import plain
 from moco_tf.interchange import Pretrained
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 
 def results_folder(
@@ -76,7 +80,7 @@ def conclude(
     protocol: str,
     outcome: Outcome,
     folder: pathlib.Path,
-    settings: object,
+    settings: DataclassInstance,
     pretrained: Pretrained,
 ) -> dict:
     """Writes a protocol's results and prints its table.

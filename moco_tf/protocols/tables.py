@@ -175,7 +175,10 @@ def _picture(sweep: Sweep, finished: list[list[dict]], figure: str) -> Figure:
         panels["peak memory, GiB"] = [[v / 1024 for v in row] for row in memory]
     if sweep.x_label is None:
         return dots([row.name for row in sweep.rows], panels)
-    points = [(row.series or sweep.name, row.x) for row in sweep.rows]
+    points = []
+    for row in sweep.rows:
+        assert row.x is not None  # load_sweep wants it beside an x_label
+        points.append((row.series or sweep.name, row.x))
     return lines(points, panels, sweep.x_label)
 
 

@@ -45,7 +45,7 @@ def plot_history(
         2, 2, left=0.04, right=0.885, top=0.9, bottom=0.06, wspace=0.45, hspace=0.28
     )
     loss, contrast, probes = (figure.add_subplot(grid[i]) for i in (0, 1, 2))
-    strips = grid[3].subgridspec(3, 1, hspace=0.25).subplots()
+    strips = grid[3].subgridspec(3, 1, hspace=0.25).subplots(squeeze=False)[:, 0]
     figure.text(0.04, 0.955, title, fontsize=13, color=look.INK)
     _plot_loss(loss, history, negatives)
     _plot_contrast(contrast, history)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Literal
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -19,7 +20,7 @@ def title(axes: Axes, text: str) -> None:
     axes.set_title(text, loc="left", fontsize=10.5, color=INK)
 
 
-def finish(axes: Axes, grid: str = "y") -> None:
+def finish(axes: Axes, grid: Literal["both", "x", "y"] = "y") -> None:
     """Takes away what does not carry data; `grid` is the axis with faint lines."""
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)

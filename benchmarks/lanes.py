@@ -1,0 +1,123 @@
+"""The same code on several TensorFlows: images a second, side by side.
+
+    python -m benchmarks.lanes .venv-classic/bin/python .venv-current/bin/python \
+        [--turns=3] [--only ResNet50,float32 input]
+
+Measured are the bare step of `benchmarks.step` for each of its networks and precisions,
+and `input`, two views of JPEG photographs of 500 x 375 pixels as
+`benchmarks/input_pipeline.py` makes them. The interpreters take turns, each in a
+process of its own; the median turn counts, and the ratio is to the first interpreter.
+Results go to benchmarks/lanes.csv.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import os
+import pathlib
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+
+from benchmarks.step import NETWORKS, PRECISIONS
+
+STEPS = [f"{network},{kind}" for network in NETWORKS for kind in PRECISIONS]
+INPUT = "input"
+SECONDS = 10.0
+
+
+def main() -> None:
+    """Measures, or, as a child, measures one thing in this interpreter."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("pythons", nargs="*", help="interpreters of the environments")
+    parser.add_argument("--turns", type=int, default=3, help="of each")
+    parser.add_argument(
+        "--only", nargs="+", choices=[*STEPS, INPUT], default=[*STEPS, INPUT]
+    )
+    parser.add_argument("--child", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.child:
+        print(json.dumps(measure(options.child)))
+        return
+    if not options.pythons:
+        parser.error("name the interpreters of the environments to compare")
+    rows = []
+    for what in options.only:
+        turns = [
+            [in_child(python, what) for python in options.pythons]
+            for _ in range(options.turns)
+        ]
+        rates = [statistics.median(t["rate"] for t in one) for one in zip(*turns)]
+        for rate, (child, *_) in zip(rates, zip(*turns)):
+            row = {
+                "what": what.replace(",", " "),
+                "tensorflow": child["tensorflow"],
+                "python": child["python"],
+                "images/s": f"{rate:.2f}",
+                "ratio": f"{rate / rates[0]:.2f}",
+                "turns": options.turns,
+                "cores": os.cpu_count(),
+                "machine": processor(),
+            }
+            rows.append(row)
+            print("  ".join(map(str, row.values())), flush=True)
+    path = pathlib.Path(__file__).with_suffix(".csv")
+    with open(path, "w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    print(f"written to {path}")
+
+
+def in_child(python: str, what: str) -> dict:
+    """Measures one thing in a process of another interpreter."""
+    done = subprocess.run(
+        [python, "-m", "benchmarks.lanes", f"--child={what}"],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
+    )
+    if done.returncode:
+        sys.exit(f"error: {what} with {python} failed:\n{done.stderr[-2000:]}")
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def measure(what: str) -> dict:
+    """Images a second in this process, and what it runs on."""
+    if what == INPUT:
+        rate = measure_input()
+    else:
+        from benchmarks.step import measure as measure_step
+
+        rate = measure_step("bare", *what.split(","))
+    import tensorflow as tf
+
+    python = platform.python_version()
+    return {"rate": rate, "tensorflow": tf.__version__, "python": python}
+
+
+def measure_input() -> float:
+    """Images a second that the host makes into two views of 224 pixels."""
+    from benchmarks import input_pipeline
+
+    size = argparse.Namespace(count=256, height=375, width=500)
+    with tempfile.TemporaryDirectory() as folder:
+        input_pipeline.save_photographs(folder, size)
+        batches = input_pipeline.views(folder, 224)
+        return input_pipeline.images_per_second(batches, SECONDS)
+
+
+def processor() -> str:
+    """The processor's name."""
+    path = pathlib.Path("/proc/cpuinfo")
+    lines = path.read_text().splitlines() if path.exists() else []
+    names = [line.partition(": ")[2] for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor()
+
+
+if __name__ == "__main__":
+    main()
