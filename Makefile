@@ -39,7 +39,7 @@ COMPILE = uv pip compile --quiet --universal --no-annotate \
 # What `make test` runs: all that is fast, or the files named.
 TESTS ?=
 
-.PHONY: help demo test test-slow lint constraints clean
+.PHONY: help python ready demo test test-slow lint constraints clean
 
 help:  ## Print this.
 	@echo "make TARGET [LANE=classic|current] [PYTHON=...], where TARGET is one of"
@@ -69,17 +69,21 @@ clean:  ## Remove the environments and caches; runs/ stays.
 	@rm -rf .venv .venv-classic .venv-current .pytest_cache .ruff_cache .mypy_cache dist
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
+python:  ## Print the Python of which an environment would be made.
+	@for python in $(PYTHON); do \
+		if "$$python" -c '$(SUITABLE)' 2>/dev/null; then echo "$$python"; exit; fi; \
+	done; \
+	echo "error: no Python $(KNOWN) with venv was found; install one, or name it with" \
+		"make PYTHON=/path/to/python." >&2; \
+	exit 1
+
+ready: $(READY)  ## Only set the environment up.
+
 $(READY): pyproject.toml constraints.txt constraints-current.txt .ci/requirements.py
 	@$(VENV)/bin/python -c '$(SUITABLE)' 2>/dev/null || { \
-		for python in $(PYTHON); do \
-			if "$$python" -c '$(SUITABLE)' 2>/dev/null; then \
-				echo "Creating $(VENV) with $$("$$python" --version)."; \
-				exec "$$python" -m venv --clear $(VENV); \
-			fi; \
-		done; \
-		echo "error: no Python $(KNOWN) with venv was found; install one, or name it" \
-			"with make PYTHON=/path/to/python." >&2; \
-		exit 1; }
+		python=$$($(MAKE) --silent --no-print-directory python) || exit 1; \
+		echo "Creating $(VENV) with $$("$$python" --version)."; \
+		"$$python" -m venv --clear $(VENV); }
 	@# The pip that comes with an early 3.9 or 3.10 cannot install from pyproject.toml alone.
 	@$(PIP) "pip>=21.3"
 	@if $(VENV)/bin/python -c '$(IS_CURRENT)'; then \

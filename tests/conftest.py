@@ -4,9 +4,7 @@ import os
 import pathlib
 import sys
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-# torch's CUDA builds bring triton, whose LLVM crashes beside that of TensorFlow.
-sys.modules["triton"] = None  # type: ignore[assignment]
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import moco_tf  # before TensorFlow, whose Keras it chooses
 
@@ -16,6 +14,8 @@ import tensorflow as tf
 from tensorflow import keras
 from voc_folder import make_voc
 
+# torch's CUDA builds bring triton, whose LLVM crashes beside that of TensorFlow.
+sys.modules["triton"] = None
 tf.config.set_visible_devices([], "GPU")
 tf.config.set_logical_device_configuration(
     tf.config.list_physical_devices("CPU")[0],

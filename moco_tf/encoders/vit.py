@@ -242,9 +242,15 @@ def _block(x, heads, name, dtype):
     x = keras.layers.Add(name=f"{name}_add1", dtype=dtype)([x, branch])
     branch = _layer_norm(f"{name}_norm2", dtype)(x)
     branch = keras.layers.Dense(4 * width, name=f"{name}_mlp_fc1")(branch)
-    branch = keras.layers.Activation("gelu", name=f"{name}_mlp_act")(branch)
+    branch = keras.layers.Activation(_gelu, name=f"{name}_mlp_act")(branch)
     branch = keras.layers.Dense(width, name=f"{name}_mlp_fc2")(branch)
     return keras.layers.Add(name=f"{name}_add2", dtype=dtype)([x, branch])
+
+
+@_register
+def _gelu(x):
+    # Written out: TensorFlow's own has become one of erfc, which ONNX has no word for.
+    return 0.5 * x * (1.0 + tf.math.erf(x / tf.cast(math.sqrt(2), x.dtype)))
 
 
 def _layer_norm(name, dtype):

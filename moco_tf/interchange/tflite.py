@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +32,9 @@ def write_tflite(pretrained: Pretrained, path: Path, quantise: bool = False) -> 
 
 def tflite_features(path: Path, images: np.ndarray) -> np.ndarray:
     """Runs a file that `write_tflite` wrote on pixels (N,H,W,C), giving (N,F)."""
-    run = tf.lite.Interpreter(str(path)).get_signature_runner()
+    with warnings.catch_warnings():
+        # TensorFlow announces that its interpreter will move to another package.
+        warnings.filterwarnings("ignore", r"\s*Warning: tf.lite.Interpreter is")
+        run = tf.lite.Interpreter(str(path)).get_signature_runner()
     rows = [run(images=image[None].astype(np.float32)) for image in images]
     return np.concatenate([row["features"] for row in rows])
