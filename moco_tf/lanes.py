@@ -12,6 +12,8 @@ import os
 import pathlib
 import sys
 
+_SWITCH = "TF_USE_LEGACY_KERAS"
+
 
 def use_keras_2() -> None:
     """Makes `tensorflow.keras` Keras 2's API where Keras 3 is installed.
@@ -22,6 +24,8 @@ def use_keras_2() -> None:
         ImportError: if tf_keras is missing, or TensorFlow was imported with Keras 3.
     """
     if not _has_keras_3():
+        # TensorFlow would look for tf_keras, which Keras 2 makes needless.
+        os.environ.pop(_SWITCH, None)
         return
     if importlib.util.find_spec("tf_keras") is None:
         raise ImportError(
@@ -38,9 +42,9 @@ def use_keras_2() -> None:
                 "TensorFlow was imported before moco_tf and has loaded Keras 3, while "
                 "moco_tf runs on Keras 2's API; restart Python (in a notebook, the "
                 "kernel) and import moco_tf before tensorflow, or set "
-                "TF_USE_LEGACY_KERAS=1 first."
+                f"{_SWITCH}=1 first."
             )
-    os.environ["TF_USE_LEGACY_KERAS"] = "1"
+    os.environ[_SWITCH] = "1"
 
 
 def require_keras_2(value: object, kind: type, name: str) -> None:

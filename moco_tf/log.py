@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import logging
+import os
 import sys
+import tempfile
+from collections.abc import Iterator
 
 
 class _Printing(logging.Handler):
@@ -25,3 +30,29 @@ def set_up_log() -> None:
         log.propagate = False  # or a root handler would print each line again
     for name in ("tensorflow", "absl"):
         logging.getLogger(name).setLevel(logging.ERROR)
+
+
+def import_tensorflow() -> None:
+    """Imports TensorFlow and KerasCV without what they print of themselves.
+
+    TensorFlow's libraries print lines before their log level holds, and KerasCV names
+    its backend. With TF_CPP_MIN_LOG_LEVEL set below 3 everything is shown.
+    """
+    # 2 would still show errors about GPU libraries that a CPU run does without.
+    if os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3") == "3":
+        with _hidden_errors(), contextlib.redirect_stdout(io.StringIO()):
+            import keras_cv  # noqa: F401
+
+
+@contextlib.contextmanager
+def _hidden_errors() -> Iterator[None]:
+    """Hides what the process writes to its standard error, its libraries included."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with tempfile.TemporaryFile() as file:
+        os.dup2(file.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)

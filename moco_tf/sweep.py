@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import multiprocessing
-import os
 import pathlib
 import sys
 
 from moco_tf.config import Config, ConfigError
 from moco_tf.config.identity import other_run
 from moco_tf.config.sweep import Sweep, dump_sweep
+from moco_tf.log import import_tensorflow
 from moco_tf.mistakes import Mistake
 
 
@@ -82,7 +82,7 @@ def _in_process(config):
 
 
 def _pretrain(config):
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    import_tensorflow()
     # Not in the parent: a fresh TensorFlow for each run, and memory that is its own.
     from moco_tf.pretrain import pretrain
 

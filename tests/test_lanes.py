@@ -85,7 +85,7 @@ def test_keras_is_version_2s_api_when_moco_tf_comes_first():
 )
 def test_keras_3_loaded_first_is_told_in_one_sentence(first):
     done = _process(f"{first}; import moco_tf")
-    sentence = done.stderr.strip().splitlines()[-1]
+    (sentence,) = [x for x in done.stderr.splitlines() if "ImportError" in x]
     assert "ImportError: TensorFlow was imported before moco_tf" in sentence
     assert "import moco_tf before tensorflow" in sentence
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import difflib
 import importlib
 import importlib.metadata
-import os
 import platform
 import sys
 from collections.abc import Callable, Sequence
@@ -57,8 +56,6 @@ def exit_code(run: Callable[[], int], stopped: Callable[[], str] | None = None) 
         run: does the work; its number is the exit code.
         stopped: says after Ctrl-C what has become of the work.
     """
-    # 2 would still show errors about GPU libraries that a CPU run does without.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     try:
         return run()
     except Mistake as error:

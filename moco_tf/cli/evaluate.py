@@ -11,6 +11,7 @@ from moco_tf import cli
 from moco_tf.config import ConfigError
 from moco_tf.config.commands import ON_RESULTS, PROTOCOLS, Evaluation
 from moco_tf.config.reader import Reader
+from moco_tf.log import import_tensorflow
 from moco_tf.shell import command
 
 
@@ -24,6 +25,7 @@ def main(argv: Sequence[str]) -> int:
     def run() -> int:
         evaluation = parse_evaluation(argv)
         # TensorFlow takes seconds to import; --help and mistakes should not wait.
+        import_tensorflow()
         from moco_tf.protocols import evaluate
 
         evaluate(evaluation)

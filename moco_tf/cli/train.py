@@ -13,6 +13,7 @@ from moco_tf.config.load import read_words
 from moco_tf.config.reader import FlagParser, Reader
 from moco_tf.config.recipes import Recipe, recipes
 from moco_tf.config.sweep import Sweep, load_sweep
+from moco_tf.log import import_tensorflow
 from moco_tf.shell import command
 
 _DESCRIPTION = (
@@ -42,6 +43,7 @@ def main(argv: Sequence[str]) -> int:
             return 0
         asked = parse_args(argv)
         # TensorFlow takes seconds to import; --help and mistakes should not wait.
+        import_tensorflow()
         from moco_tf.pretrain import pretrain
 
         pretrain(asked)

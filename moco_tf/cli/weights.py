@@ -14,6 +14,7 @@ from pathlib import Path
 from moco_tf import cli
 from moco_tf.interchange.errors import InterchangeError
 from moco_tf.interchange.formats import FORMATS
+from moco_tf.log import import_tensorflow
 from moco_tf.shell import command
 
 _IMPORT = """\
@@ -45,6 +46,7 @@ def main(argv: Sequence[str]) -> int:
 
     def run() -> int:
         options = _parser().parse_args(argv)
+        import_tensorflow()
         options.run(options)
         return 0
 
