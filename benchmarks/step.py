@@ -24,6 +24,8 @@ import sys
 import time
 from collections.abc import Callable
 
+import moco_tf  # before TensorFlow, whose Keras it chooses
+
 WAYS = ("fit", "bare", "torch")
 PRECISIONS = ("float32", "mixed_bfloat16")
 NETWORKS = {
@@ -101,9 +103,6 @@ def measure(way: str, network: str, precision: str) -> float:
 
 def make_model(network: str, precision: str, augment=None):
     """A compiled MoCo, version 2."""
-    import moco_tf  # before TensorFlow, whose Keras it chooses
-
-    # isort: split
     import tensorflow as tf
 
     setting = NETWORKS[network]
@@ -121,10 +120,9 @@ def make_model(network: str, precision: str, augment=None):
 
 def measure_fit(network: str, precision: str) -> float:
     """Images a second of the second epoch, as the run's own log has it."""
-    from moco_tf import augment, callbacks
-
-    # isort: split
     import tensorflow as tf
+
+    from moco_tf import augment, callbacks
 
     setting = NETWORKS[network]
     recipe = augment.moco_v2() if network == "ResNet50" else augment.cifar()

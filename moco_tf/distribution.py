@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 import tensorflow as tf
 
+from moco_tf.lanes import install
 from moco_tf.mistakes import Mistake
 
 log = logging.getLogger("moco_tf")
@@ -55,8 +56,8 @@ def make_strategy(
     elif not present and _NVIDIA_DRIVER.exists():
         log.warning(
             "This machine has an NVIDIA driver, but TensorFlow finds no GPU and uses "
-            "the CPU; install its CUDA libraries: "
-            "pip install 'moco_tf[gpu]'."
+            "the CPU; install its CUDA libraries, in moco_tf's checkout by `%s`.",
+            install("gpu"),
         )
     for gpu in present:
         # Once TensorFlow is running, as in a notebook, it has taken its memory.

@@ -47,6 +47,12 @@ def use_keras_2() -> None:
     os.environ[_SWITCH] = "1"
 
 
+def install(extra: str) -> str:
+    """The command that installs an extra in this project's checkout, on this lane."""
+    pins = "constraints-current.txt" if _has_keras_3() else "constraints.txt"
+    return f"pip install -c {pins} -e '.[{extra}]'"
+
+
 def require_keras_2(value: object, kind: type, name: str) -> None:
     """Refuses what is not of a kind of this process's Keras.
 

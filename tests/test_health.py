@@ -1,9 +1,12 @@
 """Signs of health: what a run measures of its features, and says of them."""
 
+import sys
+import types
+
 import numpy as np
 import pytest
 
-from moco_tf.callbacks.health import diagnose, spread
+from moco_tf.callbacks.health import diagnose, peak_memory, spread
 
 HEALTHY = {
     "loss": 4.0,
@@ -44,3 +47,13 @@ def test_spread_tells_a_full_sphere_from_a_collapsed_one():
     line = np.outer(np.sign(rows[:, 0]), np.eye(16)[3])
     assert spread(line)[1] == pytest.approx(1, abs=1e-6)
     assert spread(np.repeat(rows[:1], 100, 0))[0] == pytest.approx(0, abs=1e-9)
+
+
+def test_peak_memory_is_that_of_the_process_on_every_system(monkeypatch):
+    assert 50 < peak_memory() < 100_000
+    info = types.SimpleNamespace(peak_wset=300 * 2**20)
+    process = types.SimpleNamespace(memory_info=lambda: info)
+    fake = types.SimpleNamespace(Process=lambda: process)
+    monkeypatch.setattr("sys.platform", "win32")
+    monkeypatch.setitem(sys.modules, "psutil", fake)
+    assert peak_memory() == 300

@@ -36,10 +36,15 @@ def _output(python, *words):
         capture_output=True,
         text=True,
         cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        env={**_environment(), "PYTHONPATH": str(ROOT)},
     )
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stdout
+
+
+def _environment():
+    """A shell's, in which nothing has chosen a Keras yet."""
+    return {k: v for k, v in os.environ.items() if k != "TF_USE_LEGACY_KERAS"}
 
 
 @pytest.mark.parametrize("maker", [LANE, OTHER])
@@ -65,7 +70,7 @@ def _process(program):
         capture_output=True,
         text=True,
         cwd=ROOT,
-        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
+        env={**_environment(), "TF_CPP_MIN_LOG_LEVEL": "3"},
     )
 
 

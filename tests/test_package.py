@@ -1,5 +1,6 @@
 """The package as it is installed: built, in a fresh environment, and used there."""
 
+import importlib.metadata
 import os
 import pathlib
 import subprocess
@@ -9,6 +10,7 @@ import tarfile
 import zipfile
 
 import pytest
+import yaml
 from commands import ROOT
 
 import moco_tf
@@ -83,6 +85,27 @@ def test_wheel_and_sdist_hold_what_they_should(built):
     for name in ("train.py", "evaluate.py", "tests/conftest.py", "constraints.txt"):
         assert name in names
     assert not [n for n in names if n.startswith((".venv", "runs"))]
+
+
+def test_version_stands_in_one_place_and_elsewhere_agrees():
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert citation["version"] == moco_tf.__version__
+    newest = (ROOT / "CHANGELOG.md").read_text().split("\n## ")[1]
+    assert newest.startswith(moco_tf.__version__)
+    assert importlib.metadata.version("moco_tf") == moco_tf.__version__
+
+
+def test_package_imports_without_modules_that_only_unix_has(tmp_path):
+    program = (
+        "import pkgutil, sys\n"
+        "for name in ('fcntl', 'grp', 'pwd', 'resource', 'termios'):\n"
+        "    sys.modules[name] = None\n"
+        "import importlib, moco_tf\n"
+        "for module in pkgutil.walk_packages(moco_tf.__path__, 'moco_tf.'):\n"
+        "    if not module.name.endswith('__main__'):\n"
+        "        importlib.import_module(module.name)\n"
+    )
+    _run([sys.executable, "-c", program], tmp_path)
 
 
 def test_wheel_works_outside_the_checkout(built, tmp_path):

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from moco_tf.lanes import install
+
 
 @dataclass(frozen=True)
 class Boxes:
@@ -134,6 +136,6 @@ def require_pycocotools() -> tuple[type, type]:
     except ImportError as error:
         raise ImportError(
             f"AP needs pycocotools, which could not be imported ({error}); in "
-            "moco_tf's checkout, `pip install -c constraints.txt -e '.[detect]'`."
+            f"moco_tf's checkout, `{install('detect')}`."
         ) from error
     return COCO, COCOeval

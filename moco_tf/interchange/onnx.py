@@ -9,6 +9,7 @@ import numpy as np
 from moco_tf.interchange.errors import InterchangeError
 from moco_tf.interchange.pretrained import Pretrained
 from moco_tf.interchange.serving import PixelEncoder
+from moco_tf.lanes import install
 
 _OPSET = 17
 
@@ -30,8 +31,7 @@ def write_onnx(pretrained: Pretrained, path: Path, provenance: str) -> None:
     except ImportError as error:
         raise InterchangeError(
             "ONNX files are written by tf2onnx, which is not installed; in moco_tf's "
-            "checkout, under Python 3.10 or newer, `pip install -c constraints.txt -e "
-            "'.[onnx]'`."
+            f"checkout, under Python 3.10 or newer, `{install('onnx')}`."
         ) from error
     size, channels = pretrained.image_size, pretrained.channels
     module = PixelEncoder(pretrained.encoder, pretrained.mean, pretrained.std)
