@@ -2,7 +2,7 @@
 
 import sys
 
-from moco_tf.cli.evaluate import main
+from moco_tf.cli import main
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main(["evaluate", *sys.argv[1:]]))

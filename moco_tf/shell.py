@@ -9,31 +9,44 @@ import shutil
 import sys
 
 
-def command(name: str) -> str:
+def command(name: str, *words: object) -> str:
     """One of the commands, such that it runs as printed.
 
     Args:
         name: "train", "evaluate", "import" or "export".
+        *words: that follow it; quoted where a shell needs that.
 
     Returns:
-        Such as "python evaluate.py", "moco-tf evaluate" or, from a notebook,
-        "python -m moco_tf evaluate"; other words may follow.
+        Such as "python evaluate.py knn runs/demo", with "moco-tf evaluate" or, from a
+        notebook, "python -m moco_tf evaluate" for the start.
     """
     started = pathlib.Path(sys.argv[0])
-    if started.stem == "moco-tf":
-        return f"{_typed(started)} {name}"
     script = started.with_name(f"{name}.py")
-    if started.name in ("train.py", "evaluate.py") and script.is_file():
-        return f"{_typed(sys.executable)} {shlex.quote(str(script))}"
-    return f"{_typed(sys.executable)} -m moco_tf {name}"
+    if started.stem == "moco-tf":
+        start = [_typed(started), name]
+    elif started.name in ("train.py", "evaluate.py") and script.is_file():
+        start = [_typed(sys.executable), str(script)]
+    else:
+        start = [_typed(sys.executable), "-m", "moco_tf", name]
+    return shlex.join([*start, *map(str, words)])
+
+
+def tensorboard(log_dir: str | os.PathLike) -> str:
+    """How this environment's TensorBoard is started on a folder of logs."""
+    beside = pathlib.Path(sys.executable).with_name("tensorboard")
+    start = [_typed(beside)]
+    if shutil.which(str(beside)) is None:
+        start = [_typed(sys.executable), "-m", "tensorboard.main"]
+    return shlex.join([*start, "--logdir", str(log_dir)])
 
 
 def _typed(program):
     """A program by its name if that finds it, else by the shortest path."""
     program = pathlib.Path(program)
-    for name in (program.name, "python"):
+    is_python = program.name.startswith("python")
+    for name in ("python", program.name) if is_python else (program.name,):
         found = shutil.which(name)
         if found and pathlib.Path(found).parent == program.parent.absolute():
             return name
-    with_here = os.path.relpath(program)
-    return shlex.quote(str(program) if with_here.startswith("..") else with_here)
+    from_here = os.path.relpath(program)
+    return str(program) if from_here.startswith("..") else from_here

@@ -8,6 +8,8 @@ from __future__ import annotations
 import difflib
 import importlib
 import importlib.metadata
+import os
+import pathlib
 import platform
 import sys
 from collections.abc import Callable, Sequence
@@ -61,9 +63,30 @@ def exit_code(run: Callable[[], int], stopped: Callable[[], str] | None = None) 
     except Mistake as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except ModuleNotFoundError as error:
+        if (error.name or "moco_tf").partition(".")[0] == "moco_tf":
+            raise
+        print(f"error: {_foreign(error.name)}", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print(f"\nStopped{stopped() if stopped else '.'}", file=sys.stderr)
         return 130
+
+
+def _foreign(missing: str | None) -> str:
+    """A sentence for whoever runs the commands with a Python that lacks a package."""
+    checkout = pathlib.Path(moco_tf.__file__).parents[1]
+    made = sorted(checkout.glob(".venv*/bin/python"))
+    if made:
+        remedy = f"use {os.path.relpath(made[0])} instead, which has it."
+    elif (checkout / "Makefile").is_file():
+        remedy = f"`make ready` in {checkout} sets an environment up that has it."
+    else:
+        remedy = "install moco_tf again with pip, which brings it."
+    return (
+        f"{sys.executable} (Python {platform.python_version()}) has no package "
+        f"{missing}; {remedy}"
+    )
 
 
 def version() -> str:

@@ -54,7 +54,7 @@ def parse_evaluation(argv: Sequence[str]) -> Evaluation:
             raise SystemExit(0)
         raise ConfigError(
             f"{protocol!r} is not a protocol; use one of {', '.join(PROTOCOLS)}, as in "
-            f"{command('evaluate')} knn runs/demo."
+            f"{command('evaluate', 'knn', 'runs/demo')}."
         )
     if wants_help:
         _print_help(protocol)
@@ -64,14 +64,14 @@ def parse_evaluation(argv: Sequence[str]) -> Evaluation:
         if not paths:
             raise ConfigError(
                 f"{protocol} needs {ON_RESULTS[protocol][0]}, as in "
-                f"{command('evaluate')} {protocol} {ON_RESULTS[protocol][1]}."
+                f"{command('evaluate', protocol)} {ON_RESULTS[protocol][1]}."
             )
     elif len(paths) != 1:
         found = " ".join(paths) if paths else "none"
         raise ConfigError(
             f"{protocol} judges one encoder and was given {found}; name one run "
-            f"directory or SavedModel, as in {command('evaluate')} {protocol} "
-            "runs/demo."
+            "directory or SavedModel, as in "
+            f"{command('evaluate', protocol, 'runs/demo')}."
         )
     settings = Reader(PROTOCOLS[protocol]).read(None, words)
     settings.check()
@@ -106,7 +106,7 @@ def _print_help(protocol):
     what = "RUN_DIR ..." if protocol in ON_RESULTS else "RUN_DIR_OR_SAVED_MODEL"
     text = inspect.getdoc(settings).partition("\n\nAttributes:")[0]
     Reader(settings).print_help(
-        f"{command('evaluate')} {protocol} {what} [--key=value ...]",
+        f"{command('evaluate', protocol)} {what} [--key=value ...]",
         " ".join(text.split()),
         _add_help_flag,
     )

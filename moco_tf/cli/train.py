@@ -38,8 +38,8 @@ def main(argv: Sequence[str]) -> int:
             from moco_tf.sweep import run_sweep
 
             folder = run_sweep(parse_sweep(argv))
-            evaluate = command("evaluate")
-            print(f"All runs are finished; next: {evaluate} tables {folder}")
+            tables = command("evaluate", "tables", folder)
+            print(f"All runs are finished; next: {tables}")
             return 0
         asked = parse_args(argv)
         # TensorFlow takes seconds to import; --help and mistakes should not wait.
@@ -50,7 +50,9 @@ def main(argv: Sequence[str]) -> int:
         return 0
 
     def stopped() -> str:
-        return f"; continue with --resume {asked.run_dir}." if asked else "."
+        if asked is None:
+            return "."
+        return f"; continue with: {command('train', '--resume', asked.run_dir)}"
 
     return cli.exit_code(run, stopped)
 

@@ -137,12 +137,12 @@ def _require_export(path: Path, saved: Path) -> None:
     if path.is_file():
         raise InterchangeError(
             f"{path} is a file; turn a checkpoint into a SavedModel first with "
-            f"`{command('import')} {path} OUT`."
+            f"`{command('import', path, 'OUT')}`."
         )
     if path != saved and not saved.exists():
         raise InterchangeError(
             f"{path} holds no saved_model, so the run is not finished; continue it "
-            f"with `{command('train')} --resume {path}`."
+            f"with `{command('train', '--resume', path)}`."
         )
     if not (saved / "saved_model.pb").is_file():
         raise InterchangeError(

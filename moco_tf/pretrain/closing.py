@@ -17,7 +17,7 @@ from moco_tf.files import write_whole
 from moco_tf.interchange.savedmodel import export_saved_model
 from moco_tf.methods import ContrastiveModel
 from moco_tf.pretrain.monitor import Monitor
-from moco_tf.shell import command
+from moco_tf.shell import command, tensorboard
 
 _ROWS = (
     ("raw_pixels", "raw pixels"),
@@ -73,10 +73,10 @@ def close(
         for key, title in _ROWS
         if key in figures
     ]
-    commands = {"watch the curves": f"tensorboard --logdir {run_dir / 'tensorboard'}"}
+    commands = {"watch the curves": tensorboard(run_dir / "tensorboard")}
     if monitor is not None:
-        commands["linear classification"] = f"{command('evaluate')} linear {run_dir}"
-    commands["take it to other tools"] = f"{command('export')} --help"
+        commands["linear classification"] = command("evaluate", "linear", run_dir)
+    commands["take it to other tools"] = command("export", "--help")
     table = report.closing_table(
         rows, {what: str(where) for what, where in artefacts.items()}, commands
     )

@@ -144,7 +144,7 @@ def read_run(path: pathlib.Path) -> Run:
     if not figures:
         raise ConfigError(
             f"{path} has no results to compare; measure some first, for instance with "
-            f"`{command('evaluate')} knn {path}`."
+            f"`{command('evaluate', 'knn', path)}`."
         )
     setting = {"path": str(path)}
     if (path / "config.yaml").is_file():

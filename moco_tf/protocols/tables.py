@@ -53,7 +53,7 @@ def _table(settings, path):
     if not file.is_file():
         raise ConfigError(
             f"{path} holds no sweep.yaml, so it is not a sweep; run one with "
-            f"{command('train')} --sweep ablation."
+            f"{command('train', '--sweep', 'ablation')}."
         )
     sweep = load_sweep(file)
     folder = results_folder(path / "table", settings.out)
