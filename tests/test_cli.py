@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import re
 import shutil
 import subprocess
 import sys
@@ -89,7 +90,7 @@ def test_list_shows_each_recipe_with_its_figures(capsys):
     printed = capsys.readouterr().out
     for recipe in [*recipes(), *recipes("sweeps")]:
         assert f"\n{recipe.name}\n" in printed
-    assert len(NAMES) == 9
+    assert len(NAMES) == len(list((ROOT / "configs").glob("*.yaml")))
     assert "67.5 +- 0.1" in printed
     assert printed.count("not yet run") >= 5
     assert max(map(len, printed.splitlines())) <= 80
@@ -135,3 +136,32 @@ def test_hints_name_the_command_that_was_started(monkeypatch, tmp_path):
     )
     command = str(python.with_name("moco-tf"))
     assert _typed(monkeypatch, command, ROOT) == "moco-tf evaluate"
+
+
+def test_python_without_the_packages_is_told_in_one_sentence(tmp_path):
+    """As with a system's Python, in a checkout without and with an environment."""
+    for name in ("moco_tf", "train.py", "evaluate.py", "Makefile"):
+        (tmp_path / name).symlink_to(ROOT / name)
+
+    def said(script):
+        words = [sys.executable, "-S", "-c", _LACKING, script, "--help"]
+        done = subprocess.run(words, capture_output=True, text=True, cwd=tmp_path)
+        assert done.returncode == 2, done.stderr
+        return done.stderr
+
+    for script in ("train.py", "evaluate.py"):
+        sentence = said(script)
+        assert sentence.startswith("error: ") and sentence.count("\n") == 1
+        assert re.search("has no package (yaml|jsonargparse); `make ready`", sentence)
+    (tmp_path / ".venv" / "bin").mkdir(parents=True)
+    (tmp_path / ".venv" / "bin" / "python").touch()
+    assert f"use {os.path.join('.venv', 'bin', 'python')} instead" in said("train.py")
+
+
+# Runs a script as Python does, without the third-party packages of this environment.
+_LACKING = """
+import runpy, sys
+sys.argv = sys.argv[1:]
+sys.path.insert(0, "")
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""

@@ -273,6 +273,18 @@ def test_accuracy_at_chance_names_a_rate_too_high_or_too_little_training():
     assert "--learning_rate=300" in low
 
 
+def test_loss_worse_than_guessing_is_remarked_on_though_accuracy_beats_chance(
+    run, capsys, monkeypatch
+):
+    monkeypatch.setattr(linear_training, "explain_chance", lambda *_: None)
+    words = ["--protocol=official", "--epochs=2", "--learning_rate=3e4"]
+    results = linear_of(run, *words)
+    assert "is worse than guessing (1.1)" in results["warning"]
+    assert "--protocol=cached" in capsys.readouterr().out
+    recipe = linear_training.Recipe("step", 2, 256, 30.0)
+    assert linear_training.explain_loss(recipe, {"loss": 2.2}, 10) is None
+
+
 def test_cached_protocol_writes_its_sweep_and_its_choice(run, capsys):
     words = ["--protocol=cached", "--epochs=10", "--sweep.learning_rates=[0.1,1]"]
     results = linear_of(run, *words, "--sweep.weight_decays=[1e-3,1e-2]")

@@ -314,3 +314,25 @@ def test_failed_download_is_told_in_a_sentence(tmp_path, monkeypatch):
     message = str(caught.value)
     assert "could not be downloaded" in message and "No route to host" in message
     assert "\n" not in message
+
+
+def test_download_that_keeps_failing_is_told_once_while_it_is_tried(
+    tmp_path, monkeypatch, caplog
+):
+    import tensorflow_datasets as tfds
+
+    urllib3 = logging.getLogger("urllib3.connectionpool")
+
+    def fail(self, **options):
+        for count in (4, 3, 2):
+            urllib3.warning("Retrying (Retry(total=%d)) after connection broken", count)
+        raise ConnectionError("No route to host.")
+
+    monkeypatch.setattr(tfds.core.DatasetBuilder, "download_and_prepare", fail)
+    with pytest.raises(DataError):
+        open_source("tfds", "train", name="cifar10", data_dir=str(tmp_path))
+    assert "Retrying" not in caplog.text
+    (said,) = [r.getMessage() for r in caplog.records if r.name == "moco_tf"]
+    assert said.startswith("TensorFlow Datasets cannot reach the server of 'cifar10'")
+    urllib3.warning("heard again")
+    assert "heard again" in caplog.text

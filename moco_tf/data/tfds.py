@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import os
 import pathlib
+from collections.abc import Iterator
 
 import numpy as np
 import tensorflow as tf
@@ -11,6 +14,8 @@ import tensorflow_datasets as tfds
 
 from moco_tf.data.sources import DataError, Source
 from moco_tf.data.threads import CORES
+
+log = logging.getLogger("moco_tf")
 
 _IMAGENET = ("ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar")
 _INTERLEAVED_FILES = 16
@@ -135,13 +140,41 @@ def prepare(
             )
     config = tfds.download.DownloadConfig(manual_dir=manual_dir)
     try:
-        builder.download_and_prepare(download_config=config)
+        with _told_once(name):
+            builder.download_and_prepare(download_config=config)
     except Exception as error:
         raise DataError(
             f"The TFDS set {name!r} is not in {root} and could not be downloaded and "
             f"prepared there ({_first_line(error)}); prepare it where there is a "
             "network, or set data_dir to where it is."
         ) from error
+
+
+@contextlib.contextmanager
+def _told_once(name: str) -> Iterator[None]:
+    """Says once, in words, that a download keeps failing; it is tried for minutes."""
+    retries = logging.getLogger("urllib3.connectionpool")
+    said = False
+
+    def tell(record: logging.LogRecord) -> bool:
+        nonlocal said
+        if record.levelno < logging.WARNING:
+            return True
+        if not said:
+            said = True
+            log.warning(
+                "TensorFlow Datasets cannot reach the server of %r and goes on trying "
+                "for some minutes; without a network, stop with Ctrl-C and name a "
+                "prepared copy with data_dir.",
+                name,
+            )
+        return False
+
+    retries.addFilter(tell)
+    try:
+        yield
+    finally:
+        retries.removeFilter(tell)
 
 
 def _manual_default(builder):

@@ -140,7 +140,7 @@ def train(
         cause_of_chance(recipe, last, source.num_classes),
         last["top1"],
         test.features,
-    )
+    ) or explain_loss(recipe, last, source.num_classes)
     table = text_table(
         [f"linear, {settings.protocol}", "top-1", "top-5", "loss"],
         [["test", *_cells(last, "test_")], ["training (crops)", *_cells(last, "")]],
@@ -174,6 +174,23 @@ def cause_of_chance(recipe: Recipe, last: dict, num_classes: int) -> str:
         f"the training was probably too short or too slow ({losses}); try more "
         f"--epochs, --learning_rate={10 * rate:g}, or --protocol=cached, which "
         "searches for a rate."
+    )
+
+
+def explain_loss(recipe: Recipe, last: dict, num_classes: int) -> str | None:
+    """A sentence where a classifier that beats chance has a loss worse than guessing.
+
+    Its wrong answers are then far too sure: it jumps about its optimum.
+    """
+    guessing = math.log(num_classes)
+    if last["loss"] <= guessing:
+        return None
+    rate = recipe.learning_rate
+    return (
+        f"The training loss of {last['loss']:,.3g} is worse than guessing "
+        f"({guessing:.3g}), so learning_rate={rate:g} is too high for these features "
+        "and the accuracy probably lower than they allow; --protocol=cached searches "
+        f"for a rate, --learning_rate={rate / 10:g} is one to try."
     )
 
 
