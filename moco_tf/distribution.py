@@ -56,8 +56,8 @@ def make_strategy(
     elif not present and _NVIDIA_DRIVER.exists():
         log.warning(
             "This machine has an NVIDIA driver, but TensorFlow finds no GPU and uses "
-            "the CPU; install its CUDA libraries, in moco_tf's checkout by `%s`.",
-            install("gpu"),
+            "the CPU; install its CUDA libraries, in moco_tf's checkout by "
+            f"`{install('gpu')}`."
         )
     for gpu in present:
         # Once TensorFlow is running, as in a notebook, it has taken its memory.

@@ -191,7 +191,7 @@ def test_what_is_no_encoder_is_told_in_one_sentence(saved, tmp_path):
     checkpoint.write_bytes(b"")
     for path, message in (
         (tmp_path / "absent", "does not exist"),
-        (checkpoint, "is a file; turn .* moco_tf.interchange import .*moco.pth.tar"),
+        (checkpoint, "is a file; turn .* moco_tf import .*moco.pth.tar"),
         (run, "the run is not finished; continue it with"),
         (tmp_path, "neither a run directory .* nor a SavedModel"),
     ):

@@ -153,7 +153,7 @@ def test_runs_without_results_are_refused(tmp_path):
     broken = make_run(tmp_path, "broken", 0, top1=0.5)
     (broken / "report" / "knn" / "results.json").write_text('{"figures": ')
     for words, pattern in (
-        ((good, empty), "empty has no results .* evaluate.py knn"),
+        ((good, empty), "empty has no results .* evaluate knn"),
         ((good, tmp_path / "none"), "none is not a directory"),
         ((good, broken), "results.json is damaged"),
         ((good, good), "named twice"),

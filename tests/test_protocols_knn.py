@@ -209,6 +209,27 @@ def test_saved_model_alone_needs_to_be_told_its_images(run):
     assert (saved / "report" / "knn" / "results.json").exists()
 
 
+def test_figures_on_other_images_keep_out_of_the_runs_own(run, tmp_path, capsys):
+    own = knn_of(run)
+    others = tmp_path / "other photos"
+    write_images(others / "train", 12, seed=2)
+    write_images(others / "test", 6, seed=3)
+    words = ["--data.source=folder", f"--data.data_dir={others}"]
+    there = knn_of(run, *words)
+    folder = run / "report" / "knn_on_other_photos"
+    assert json.loads((folder / "results.json").read_text()) == there
+    assert json.loads((run / "report/knn/results.json").read_text()) == own
+    assert (own["data_set"], there["data_set"]) == ("images", "other photos")
+    evaluate(parse_evaluation(["compare", str(run), f"--out={tmp_path / 'out'}"]))
+    assert "knn on other photos" in capsys.readouterr().out
+    # A SavedModel has no images of its own: those that it was judged on first.
+    saved = run / "saved_model"
+    for place in (run.parent / "images", others):
+        knn_of(saved, "--data.source=folder", f"--data.data_dir={place}")
+    names = {path.name for path in (saved / "report").glob("knn*")}
+    assert names == {"knn", "knn_on_other_photos"}
+
+
 def test_replicas_share_the_images_and_change_nothing(run):
     alone = knn_of(run, "--features.cache=false")
     words = ["--features.cache=false", "--features.batch_size=27"]

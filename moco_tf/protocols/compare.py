@@ -132,6 +132,8 @@ def read_run(path: pathlib.Path) -> Run:
         if "figures" not in results:
             continue
         protocol = results["protocol"]
+        if file.parent.name != protocol:  # figures on other images than the run's own
+            protocol = f"{protocol} on {results.get('data_set', file.parent.name)}"
         for name, share in results["figures"].items():
             figures[f"{protocol} {name}"] = share
         asked = results.get("settings", {}).items()

@@ -18,7 +18,11 @@ from moco_tf.interchange import Pretrained, export_saved_model
 from moco_tf.interchange.staging import check_replaceable
 from moco_tf.protocols.figures import curves, grouped_points
 from moco_tf.protocols.finetune_trial import Trial
-from moco_tf.protocols.labelled_sets import open_labelled_sets, resolve_labelled
+from moco_tf.protocols.labelled_sets import (
+    open_labelled_sets,
+    place_of_results,
+    resolve_labelled,
+)
 from moco_tf.protocols.output import (
     Outcome,
     conclude,
@@ -48,7 +52,7 @@ def run(settings: Finetune, pretrained: Pretrained) -> dict:
         InterchangeError: something else lies where an encoder is to be saved.
     """
     name = _name(settings, pretrained)
-    folder = results_folder(pretrained.path / "report" / name, settings.out)
+    folder, images = place_of_results(name, settings, pretrained)
     if settings.save:
         for kind in _KINDS.values():
             path = results_folder(pathlib.Path(settings.save) / kind, None, "save")
@@ -84,6 +88,7 @@ def run(settings: Finetune, pretrained: Pretrained) -> dict:
         figures=figures,
         facts={
             "images": source.num_examples,
+            "data_set": images,
             "arms": [vars(arm) for arm in arms],
             "data": {"train": train_set.facts, "test": test_set.facts},
         },

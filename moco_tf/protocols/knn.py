@@ -12,18 +12,16 @@ from moco_tf.evaluation.chance import explain_chance
 from moco_tf.evaluation.knn import knn_predict_all
 from moco_tf.interchange import Pretrained
 from moco_tf.protocols.figures import confusion_matrix
-from moco_tf.protocols.labelled_sets import extract, open_labelled_sets
-from moco_tf.protocols.output import (
-    Outcome,
-    conclude,
-    percent,
-    results_folder,
-    text_table,
+from moco_tf.protocols.labelled_sets import (
+    extract,
+    open_labelled_sets,
+    place_of_results,
 )
+from moco_tf.protocols.output import Outcome, conclude, percent, text_table
 
 
 def run(settings: KNN, pretrained: Pretrained) -> dict:
-    """Measures every k and temperature in one pass, and writes report/knn.
+    """Measures every k and temperature in one pass, and writes report/knn[_on_IMAGES].
 
     Args:
         settings: k, temperatures, data and the like.
@@ -38,7 +36,7 @@ def run(settings: KNN, pretrained: Pretrained) -> dict:
         ConfigError: more neighbours than training images, or nowhere to write.
         DataError: the data cannot be had or do not fit.
     """
-    folder = results_folder(pretrained.path / "report" / "knn", settings.out)
+    folder, images = place_of_results("knn", settings, pretrained)
     train_set, test_set = open_labelled_sets(settings.data, pretrained)
     count = train_set.source.num_examples
     if max(settings.k) > count:
@@ -90,6 +88,7 @@ def run(settings: KNN, pretrained: Pretrained) -> dict:
             "rows": rows,
             "per_class": _per_class(confusion, names),
             "confusion": confusion.tolist(),
+            "data_set": images,
             "data": {"train": train_set.facts, "test": test_set.facts},
         },
         rows=rows,

@@ -4,24 +4,30 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import logging
 import os
 import pathlib
 import re
 from dataclasses import dataclass, replace
+from typing import Union
 
 import numpy as np
 import tensorflow as tf
 
 from moco_tf.augment import Normalize
 from moco_tf.config import ConfigError, Data
-from moco_tf.config.protocols import Extraction, LabelledData
+from moco_tf.config.protocols import KNN, Extraction, LabelledData, Linear
+from moco_tf.config.transfer import Finetune
 from moco_tf.data.labelled import check_labels, evenly_spread, subset
 from moco_tf.data.pipeline import labelled_batches
 from moco_tf.data.sources import Source, check_same_classes, open_source
 from moco_tf.evaluation.cache import cached_features
 from moco_tf.evaluation.features import FeatureExtractor, Features
 from moco_tf.interchange import Pretrained
+from moco_tf.protocols.output import results_folder
+
+LabelledSettings = Union[KNN, Linear, Finetune]
 
 log = logging.getLogger("moco_tf")
 
@@ -63,6 +69,52 @@ def open_labelled_sets(
         images = f"{part.source.num_examples:,}"
         log.info("%s images: %s of %s %s.", title, images, name, part.facts["split"])
     return train, test
+
+
+def place_of_results(
+    name: str, settings: LabelledSettings, pretrained: Pretrained
+) -> tuple[pathlib.Path, str]:
+    """Where a protocol's results go: figures on other images keep out of each other.
+
+    Args:
+        name: of the protocol's folder.
+        settings: with the images asked for, and a folder of the user's own or None.
+        pretrained: the encoder.
+
+    Returns:
+        report/NAME for a run's own images, and for those that a SavedModel was judged
+        on first; report/NAME_on_IMAGES for others. And what the images are called.
+
+    Raises:
+        ConfigError: as `open_labelled_sets`, or the folder cannot be written.
+    """
+    images = _called(resolve_labelled(settings.data, pretrained)[0])
+    base = pretrained.path / "report" / name
+    if pretrained.config is not None:
+        own = _called(pretrained.config.monitor_train)
+    else:
+        own = _judged_on(base) or images
+    if images != own:
+        base = base.with_name(f"{name}_on_{re.sub(r'[^A-Za-z0-9.-]+', '_', images)}")
+    return results_folder(base, settings.out), images
+
+
+def _called(data):
+    """A short name of a set of images."""
+    if data.source == "tfds":
+        # Known parts of a set (imagenet2012_subset/1pct) go by its name.
+        return re.sub(r"_subset(/.*)?$", "", data.name)
+    if data.source == "folder":
+        return pathlib.Path(data.data_dir).expanduser().resolve().name
+    return data.source
+
+
+def _judged_on(folder):
+    """What the images of earlier results are called, where they say so."""
+    try:
+        return json.loads((folder / "results.json").read_text()).get("data_set")
+    except (OSError, ValueError):
+        return None
 
 
 def extract(

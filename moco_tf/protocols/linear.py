@@ -6,14 +6,18 @@ from dataclasses import replace
 
 from moco_tf.config.protocols import Linear
 from moco_tf.interchange import Pretrained
-from moco_tf.protocols.labelled_sets import extract, open_labelled_sets
+from moco_tf.protocols.labelled_sets import (
+    extract,
+    open_labelled_sets,
+    place_of_results,
+)
 from moco_tf.protocols.linear_sweep import sweep
 from moco_tf.protocols.linear_training import train
-from moco_tf.protocols.output import conclude, results_folder
+from moco_tf.protocols.output import conclude
 
 
 def run(settings: Linear, pretrained: Pretrained) -> dict:
-    """Trains and scores the classifier, and writes report/linear_PROTOCOL.
+    """Trains and scores the classifier, and writes report/linear_PROTOCOL[_on_IMAGES].
 
     Args:
         settings: which of the protocols, and its numbers.
@@ -27,11 +31,12 @@ def run(settings: Linear, pretrained: Pretrained) -> dict:
         DataError: the data cannot be had or do not fit.
     """
     name = f"linear_{settings.protocol}"
-    folder = results_folder(pretrained.path / "report" / name, settings.out)
+    folder, images = place_of_results(name, settings, pretrained)
     train_set, test_set = open_labelled_sets(settings.data, pretrained)
     test = extract(test_set, pretrained, settings.features, settings.precision, "test")
     learn = sweep if settings.protocol == "cached" else train
     outcome = learn(settings, pretrained, train_set, test)
     data = {"train": train_set.facts, "test": test_set.facts}
-    outcome = replace(outcome, facts={**outcome.facts, "data": data})
+    facts = {**outcome.facts, "data_set": images, "data": data}
+    outcome = replace(outcome, facts=facts)
     return conclude(name, outcome, folder, settings, pretrained)
