@@ -157,6 +157,39 @@ def test_killed_run_resumes_bit_exactly(tmp_path, monkeypatch):
         np.testing.assert_array_equal(found[name], value, err_msg=name)
 
 
+def test_finished_run_is_trained_longer_from_its_weights(tmp_path):
+    first = small(tmp_path, "monitor.every=0", name="first")
+    pretrain(first)
+    advice = f"train.start_from={first.run_dir} and another --name"
+    with pytest.raises(ConfigError, match=advice):
+        pretrain(small(tmp_path, "monitor.every=0", "train.epochs=3", name="first"))
+    # Steps that go nowhere show where it started.
+    words = ("train.epochs=1", "optimizer.learning_rate=1e-12")
+    second = small(tmp_path, *words, f"train.start_from={first.run_dir}", name="second")
+    pretrain(second)
+    before, after = _weights(first.run_dir), _weights(second.run_dir)
+    kernels = [k for k in before if "query_encoder" in k and "/kernel/" in k]
+    assert len(kernels) > 10
+    for name in kernels:
+        np.testing.assert_allclose(after[name], before[name], atol=1e-6, err_msg=name)
+    (steps,) = [v for k, v in after.items() if "optimizer/_iterations" in k]
+    assert steps == 2
+    rows = (second.run_dir / "history.csv").read_text().splitlines()
+    rows = list(csv.DictReader(rows))
+    baselines = json.loads((second.run_dir / "report/baselines.json").read_text())
+    assert float(rows[0]["knn"]) == pytest.approx(baselines["untrained"]["knn"])
+
+
+def test_weights_to_start_from_must_be_there_and_fit(tmp_path):
+    words = ("monitor.every=0", "train.start_from=nowhere")
+    with pytest.raises(callbacks.RunError, match="nowhere.*holds no checkpoint to"):
+        pretrain(small(tmp_path, *words))
+    pretrain(small(tmp_path, "monitor.every=0", "train.epochs=1", name="other"))
+    words = ("monitor.every=0", f"train.start_from={tmp_path}/other", "method.dim=8")
+    with pytest.raises(callbacks.RunError, match="to start from does not fit"):
+        pretrain(small(tmp_path, *words, name="wider"))
+
+
 def test_full_disk_keeps_the_previous_checkpoint(tmp_path, monkeypatch):
     config = small(tmp_path, "train.epochs=3", "monitor.every=0")
     write = tf.train.Checkpoint._write

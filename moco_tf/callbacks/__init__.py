@@ -1,6 +1,6 @@
 """Keras callbacks: probes, training health, logs, checkpoints, progress."""
 
-from moco_tf.callbacks.checkpoints import Checkpoints, RunError
+from moco_tf.callbacks.checkpoints import Checkpoints, RunError, newest_checkpoint
 from moco_tf.callbacks.divergence import FiniteLoss
 from moco_tf.callbacks.health import TrainingHealth
 from moco_tf.callbacks.logs import HistoryCSV, TensorBoard
@@ -17,4 +17,5 @@ __all__ = [
     "RunError",
     "TensorBoard",
     "TrainingHealth",
+    "newest_checkpoint",
 ]

@@ -74,13 +74,33 @@ class Checkpoints(keras.callbacks.Callback):
             status = self._state.restore(path)
             status.assert_existing_objects_matched()
         except (ValueError, AssertionError, tf.errors.OpError) as error:
-            reason = str(error).strip().splitlines()[0][:200]
             raise RunError(
                 f"the checkpoint {path} does not fit this model or is damaged "
-                f"({reason}); use the run's own configuration, or another name for a "
-                "new run."
+                f"({_reason(error)}); use the run's own configuration, or another name "
+                "for a new run."
             ) from error
         return int(self.epoch.numpy())
+
+    def start_from(self, folder: str | os.PathLike) -> None:
+        """Gives the model the weights of another run, the optimiser nothing.
+
+        Args:
+            folder: of that run's checkpoints; the newest is read.
+
+        Raises:
+            RunError: if there is none, or it is of another model or unreadable.
+        """
+        path = newest_checkpoint(folder)
+        state = tf.train.Checkpoint(**self.model.parts())
+        try:
+            status = state.restore(path).expect_partial()
+            status.assert_existing_objects_matched()
+        except (ValueError, AssertionError, tf.errors.OpError) as error:
+            raise RunError(
+                f"the checkpoint {path} to start from does not fit this model or is "
+                f"damaged ({_reason(error)}); use the encoder and the method of its "
+                "run."
+            ) from error
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         """Saves when its turn has come."""
@@ -97,9 +117,24 @@ class Checkpoints(keras.callbacks.Callback):
             parts += self.folder.glob(f"epoch-{done}_temp*")
             for part in parts:
                 shutil.rmtree(part) if part.is_dir() else part.unlink()
-            reason = str(error).strip().splitlines()[0][:200]
+            kept = before or "no earlier checkpoint"
             raise RunError(
                 f"the checkpoint of epoch {done} could not be written to "
-                f"{self.folder} ({reason}); {before or 'no earlier checkpoint'} is "
-                "kept: make room and start the same command again to continue."
+                f"{self.folder} ({_reason(error)}); {kept} is kept: make room and "
+                "start the same command again to continue."
             ) from error
+
+
+def newest_checkpoint(folder: str | os.PathLike) -> str:
+    """Path of the newest checkpoint in a folder, or a RunError that there is none."""
+    path = tf.train.latest_checkpoint(str(folder))
+    if path is None:
+        raise RunError(
+            f"{folder} holds no checkpoint to start from; name a run directory that "
+            "has trained for an epoch at least, such as runs/demo."
+        )
+    return path
+
+
+def _reason(error):
+    return str(error).strip().splitlines()[0][:200]

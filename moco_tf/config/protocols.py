@@ -22,7 +22,8 @@ class LabelledData:
     """The labelled images.
 
     Attributes:
-        source: glyphs, tfds or folder (null: the run's own labelled images).
+        source: glyphs, tfds, folder or synthetic (null: the run's own labelled
+            images).
         name: TFDS name such as cifar10 or imagenet2012 (null: the run's).
         data_dir: Root of the prepared TFDS sets, or the folder of images itself for
             source folder (null: the run's).
@@ -35,7 +36,7 @@ class LabelledData:
         max_unreadable: Share of unreadable images, 0 to 1, above which to stop.
     """
 
-    source: Optional[Literal["glyphs", "tfds", "folder"]] = None
+    source: Optional[Literal["glyphs", "tfds", "folder", "synthetic"]] = None
     name: Optional[str] = None
     data_dir: Optional[str] = None
     manual_dir: Optional[str] = None

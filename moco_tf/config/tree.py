@@ -22,7 +22,8 @@ class Data:
 
     Attributes:
         source: glyphs (embedded, nothing to fetch), tfds (any TensorFlow Datasets image
-            set) or folder (your own files, nested or flat).
+            set), folder (your own files, nested or flat) or synthetic (made photographs
+            in ImageNet's shape, to rehearse a run whose images are not there yet).
         name: TFDS name such as cifar10 or imagenet2012; only for source tfds.
         data_dir: Root of the prepared TFDS sets (null: ~/tensorflow_datasets), or the
             folder of images itself for source folder.
@@ -39,7 +40,7 @@ class Data:
         max_unreadable: Share of unreadable images, 0 to 1, above which a run stops.
     """
 
-    source: Literal["glyphs", "tfds", "folder"] = "glyphs"
+    source: Literal["glyphs", "tfds", "folder", "synthetic"] = "glyphs"
     name: Optional[str] = None
     data_dir: Optional[str] = None
     manual_dir: Optional[str] = None
@@ -185,6 +186,9 @@ class Train:
         checkpoint_every: Epochs between checkpoints.
         keep_checkpoints: Latest checkpoints kept.
         steps_per_epoch: Cut each epoch to so many steps, for rehearsals (null: all).
+        start_from: Run directory whose last checkpoint gives the first weights (both
+            encoders, the queue), such as a finished run's that should train longer; the
+            schedule and the optimiser start anew (null: random weights).
     """
 
     epochs: int = 16
@@ -195,6 +199,7 @@ class Train:
     checkpoint_every: int = 1
     keep_checkpoints: int = 2
     steps_per_epoch: Optional[int] = None
+    start_from: Optional[str] = None
 
 
 @dataclass(frozen=True)
@@ -218,7 +223,7 @@ class Monitor:
 
     Attributes:
         every: Epochs between measurements; 0 switches the monitor off.
-        source: glyphs, tfds or folder (null: the training data's source).
+        source: As in data (null: the training data's source).
         name: TFDS name (null: the training data's, when the source is the same).
         data_dir: As in data (null: the training data's, when the source is the same).
         manual_dir: As in data (null: the training data's, when the source is the same).
@@ -233,7 +238,7 @@ class Monitor:
     """
 
     every: int = 2
-    source: Optional[Literal["glyphs", "tfds", "folder"]] = None
+    source: Optional[Literal["glyphs", "tfds", "folder", "synthetic"]] = None
     name: Optional[str] = None
     data_dir: Optional[str] = None
     manual_dir: Optional[str] = None

@@ -131,9 +131,11 @@ def open_source(
     """Opens a data set by name.
 
     Args:
-        kind: "glyphs" (embedded), "tfds" (TensorFlow Datasets) or "folder".
+        kind: "glyphs" (embedded), "tfds" (TensorFlow Datasets), "folder" or
+            "synthetic" (made photographs, for rehearsals).
         split: which part; "train" and "test" for glyphs, TFDS notation such as
-            "train[:10%]" for tfds, the name of a sub-folder for folder.
+            "train[:10%]" for tfds, the name of a sub-folder for folder, any for
+            synthetic.
         name: TFDS name; only for tfds.
         data_dir: root of the prepared TFDS sets, or the folder of images.
         manual_dir: where TFDS finds archives that the user fetched.
@@ -153,6 +155,10 @@ def open_source(
         from moco_tf.data.glyphs import glyphs
 
         source = glyphs(split)
+    elif kind == "synthetic":
+        from moco_tf.data.synthetic import synthetic
+
+        source = synthetic(split)
     elif kind == "tfds":
         from moco_tf.data.tfds import open_tfds
 
@@ -164,7 +170,9 @@ def open_source(
             data_dir, split, channels=channels, max_unreadable=max_unreadable
         )
     else:
-        raise DataError(f"source={kind!r} is not known; use glyphs, tfds or folder.")
+        raise DataError(
+            f"source={kind!r} is not known; use glyphs, tfds, folder or synthetic."
+        )
     check_channels(source, channels)
     if labelled and not source.num_classes:
         raise DataError(

@@ -105,7 +105,7 @@ def _export(config, model, num_images):
         provenance={
             "recipe": config.name,
             "method": config.method.name,
-            "data": config.data.name or _folder_name(config) or config.data.source,
+            "data": _data_name(config),
             "images": num_images,
             "epochs": config.train.epochs,
             "git_revision": _revision(),
@@ -113,10 +113,11 @@ def _export(config, model, num_images):
     )
 
 
-def _folder_name(config):
-    if config.data.source != "folder":
-        return None
-    return f"folder {pathlib.Path(config.data.data_dir).expanduser().resolve().name}"
+def _data_name(config):
+    data = config.data
+    if data.source == "folder":
+        return f"folder {pathlib.Path(data.data_dir).expanduser().resolve().name}"
+    return data.name if data.source == "tfds" else data.source
 
 
 def _pictures(config, model, album, baselines, history):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import pathlib
 import re
 
 import tensorflow as tf
@@ -115,10 +116,17 @@ def _run(config, strategy, run_dir):
         log.info("Continuing after epoch %d of %d.", done, config.train.epochs)
     monitor = Monitor(config, model) if config.monitor.every else None
     album = monitor.album if monitor else training_album(config, source, model)
+    first_weights = config.train.start_from if not done else None
+    if first_weights:  # before minutes are spent on baselines
+        first_weights = pathlib.Path(first_weights).expanduser() / "checkpoints"
+        callbacks.newest_checkpoint(first_weights)
     history = callbacks.HistoryCSV(run_dir / "history.csv")
     baselines = monitor.baselines(model, run_dir, resumed=done > 0) if monitor else {}
     if baselines and not done:
         history.add(0, baselines["untrained"])
+    if first_weights:
+        checkpoints.start_from(first_weights)
+        log.info("Starting from the weights of %s.", config.train.start_from)
     dataset = _distributed(config, strategy, source, start_step=done * steps)
     progress = callbacks.Progress()
     progress.first_epoch = done
@@ -179,10 +187,19 @@ def _claim(config):
     """Makes the run directory, or checks that it holds this very run."""
     run_dir, path = config.run_dir, config.run_dir / "config.yaml"
     if differing := other_run(config):
+        longer = ""
+        if [difference.partition(" ")[0] for difference in differing] == [
+            "train.epochs"
+        ]:
+            # The schedule has reached its end, so it cannot simply go on.
+            longer = (
+                " To train on from its weights with a schedule of its own, add "
+                f"--train.start_from={run_dir} and another --name."
+            )
         raise ConfigError(
             f"{run_dir} holds a run of another configuration "
             f"({'; '.join(differing[:3])}); choose another --name or --runs_dir, "
-            f"or continue that run as it was with --resume {run_dir}."
+            f"or continue that run as it was with --resume {run_dir}.{longer}"
         )
     try:
         (run_dir / "report").mkdir(parents=True, exist_ok=True)
