@@ -2,9 +2,9 @@
 
 import pytest
 
+import train
 from moco_tf import callbacks, sweep
 from moco_tf.callbacks import RunError
-from moco_tf.cli import train
 from moco_tf.config import Config, ConfigError
 from moco_tf.data import DataError
 from moco_tf.interchange import InterchangeError
