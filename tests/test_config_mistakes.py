@@ -17,7 +17,7 @@ BAD_OVERRIDES = {
     "train.epochs=null": "use a whole number",
     "train.epochs=0": "train.epochs=0 is too small; use 1 or more.",
     "data.cache=maybe": "use true or false",
-    "data.source=web": "use one of glyphs, tfds, folder.",
+    "data.source=web": "use one of glyphs, tfds, folder, synthetic.",
     "data.crop_scale=[0.5]": "use a list of two numbers in brackets",
     "data.crop_scale=[0.5,0.2]": "data.crop_scale=[0.5, 0.2] must be two rising",
     "data.crop_scale=[0,1]": "use for instance [0.2, 1.0]",

@@ -14,7 +14,7 @@ from moco_tf.contrast.queue import NO_IMAGE
 from moco_tf.encoders.batchnorm import BatchNormalization
 from moco_tf.encoders.vit import ClassToken, Positions
 from moco_tf.interchange.errors import InterchangeError
-from moco_tf.lanes import require_keras_2
+from moco_tf.lanes import refuse_keras_3
 
 # Permutations from torch's layout to Keras's; the inverse comes by argsort.
 _CONVOLUTION = (2, 3, 1, 0)  # OIHW -> HWIO
@@ -124,7 +124,7 @@ def to_torch_state_dict(model: keras.Model) -> dict[str, np.ndarray]:
 
 
 def _table(model) -> dict[str, _Entry]:
-    require_keras_2(model, keras.Model, "model")
+    refuse_keras_3(model, "model")
     if not hasattr(model, "query_encoder"):
         return _encoder_table(model)
     if not hasattr(model, "key_encoder"):
