@@ -1,9 +1,8 @@
-# moco_tf on the CPU, current lane. Written for Docker; not built or run by its authors,
-# whose machines have no Docker engine.
+# moco_tf on the CPU, current lane. Written for Docker; not built or run yet.
 #
 #   docker build -t moco_tf .
-#   docker run --rm -v "$PWD/runs:/work/runs" moco_tf train
-#   docker run --rm -v "$PWD/runs:/work/runs" -v PHOTOS:/photos:ro moco_tf \
+#   docker run --rm -v "$PWD/runs:/moco/runs" moco_tf train
+#   docker run --rm -v "$PWD/runs:/moco/runs" -v PHOTOS:/photos:ro moco_tf \
 #       train --config folder_photos --data.data_dir=/photos
 FROM python:3.12.12-slim-bookworm
 
@@ -13,6 +12,6 @@ COPY configs ./configs
 COPY moco_tf ./moco_tf
 RUN pip install --no-cache-dir --constraint constraints-current.txt '.[detect,onnx]'
 
-WORKDIR /work
+WORKDIR /moco
 ENTRYPOINT ["moco-tf"]
 CMD ["--help"]

@@ -19,11 +19,9 @@ import os
 import pathlib
 import platform
 import statistics
-import subprocess
-import sys
 import tempfile
 
-from benchmarks.step import NETWORKS, PRECISIONS
+from benchmarks.step import NETWORKS, PRECISIONS, run_child
 
 STEPS = [f"{network},{kind}" for network in NETWORKS for kind in PRECISIONS]
 INPUT = "input"
@@ -48,7 +46,7 @@ def main() -> None:
     rows = []
     for what in options.only:
         turns = [
-            [in_child(python, what) for python in options.pythons]
+            [run_child("benchmarks.lanes", what, python) for python in options.pythons]
             for _ in range(options.turns)
         ]
         rates = [statistics.median(t["rate"] for t in one) for one in zip(*turns)]
@@ -71,19 +69,6 @@ def main() -> None:
         writer.writeheader()
         writer.writerows(rows)
     print(f"written to {path}")
-
-
-def in_child(python: str, what: str) -> dict:
-    """Measures one thing in a process of another interpreter."""
-    done = subprocess.run(
-        [python, "-m", "benchmarks.lanes", f"--child={what}"],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
-    )
-    if done.returncode:
-        sys.exit(f"error: {what} with {python} failed:\n{done.stderr[-2000:]}")
-    return json.loads(done.stdout.splitlines()[-1])
 
 
 def measure(what: str) -> dict:

@@ -75,15 +75,19 @@ def main() -> None:
 
 def in_child(way: str, network: str, precision: str) -> float:
     """Measures one way in a process of its own."""
-    words = ["-m", "benchmarks.step", f"--child={way},{network},{precision}"]
+    return run_child("benchmarks.step", f"{way},{network},{precision}")
+
+
+def run_child(module: str, what: str, python: str = sys.executable):
+    """What a benchmark measures as a child: its last line, which is JSON."""
     done = subprocess.run(
-        [sys.executable, *words],
+        [python, "-m", module, f"--child={what}"],
         capture_output=True,
         text=True,
         env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
     )
     if done.returncode:
-        sys.exit(f"error: {way} of {network} failed:\n{done.stderr[-2000:]}")
+        sys.exit(f"error: {what} with {python} failed:\n{done.stderr[-2000:]}")
     return json.loads(done.stdout.splitlines()[-1])
 
 

@@ -23,7 +23,7 @@ def use_keras_2() -> None:
     Raises:
         ImportError: if tf_keras is missing, or TensorFlow was imported with Keras 3.
     """
-    if not _has_keras_3():
+    if not has_keras_3():
         # TensorFlow would look for tf_keras, which Keras 2 makes needless.
         os.environ.pop(_SWITCH, None)
         return
@@ -49,7 +49,7 @@ def use_keras_2() -> None:
 
 def install(extra: str) -> str:
     """The command that installs an extra in this project's checkout, on this lane."""
-    pins = "constraints-current.txt" if _has_keras_3() else "constraints.txt"
+    pins = "constraints-current.txt" if has_keras_3() else "constraints.txt"
     return f"pip install -c {pins} -e '.[{extra}]'"
 
 
@@ -75,7 +75,7 @@ def require_keras_2(value: object, kind: type, name: str) -> None:
 def refuse_keras_3(value: object, name: str) -> None:
     """Raises TypeError if a value is an object of Keras 3."""
     roots = {base.__module__.partition(".")[0] for base in type(value).__mro__}
-    if "keras" in roots and _has_keras_3():
+    if "keras" in roots and has_keras_3():
         raise TypeError(
             f"{name} is {_described(value)} of Keras 3, while moco_tf runs on Keras "
             "2's API; make it with `from tensorflow import keras` after `import "
@@ -88,7 +88,8 @@ def _described(value):
     return f"a {kind.__module__}.{kind.__qualname__}"
 
 
-def _has_keras_3():
+def has_keras_3() -> bool:
+    """Whether Keras 3 is installed, which tells the current lane."""
     try:
         return not importlib.metadata.version("keras").startswith("2.")
     except importlib.metadata.PackageNotFoundError:

@@ -13,10 +13,10 @@ from tensorflow import keras
 import moco_tf
 from moco_tf import lanes
 
-IS_CURRENT = lanes._has_keras_3()
+IS_CURRENT = lanes.has_keras_3()
 LANE, OTHER = ("current", "classic") if IS_CURRENT else ("classic", "current")
 _ASK = (
-    "from moco_tf import lanes; print('current' if lanes._has_keras_3() else 'classic')"
+    "from moco_tf import lanes; print('current' if lanes.has_keras_3() else 'classic')"
 )
 
 
@@ -105,7 +105,7 @@ def test_tensorflow_first_is_fine_where_it_has_keras_2_already():
 
 
 def test_missing_tf_keras_is_told_in_one_sentence(monkeypatch):
-    monkeypatch.setattr(lanes, "_has_keras_3", lambda: True)
+    monkeypatch.setattr(lanes, "has_keras_3", lambda: True)
     monkeypatch.setattr(lanes.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ImportError, match="the package tf_keras, which is missing"):
         lanes.use_keras_2()
