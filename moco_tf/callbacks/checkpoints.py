@@ -70,15 +70,11 @@ class Checkpoints(keras.callbacks.Callback):
         if not epoch:
             return 0
         path = str(self.folder / f"epoch-{epoch}")
-        try:
-            status = self._state.restore(path)
-            status.assert_existing_objects_matched()
-        except (ValueError, AssertionError, tf.errors.OpError) as error:
-            raise RunError(
-                f"the checkpoint {path} does not fit this model or is damaged "
-                f"({_reason(error)}); use the run's own configuration, or another name "
-                "for a new run."
-            ) from error
+        _restore(
+            self._state,
+            path,
+            remedy="use the run's own configuration, or another name for a new run",
+        )
         return int(self.epoch.numpy())
 
     def start_from(self, folder: str | os.PathLike) -> None:
@@ -91,16 +87,12 @@ class Checkpoints(keras.callbacks.Callback):
             RunError: if there is none, or it is of another model or unreadable.
         """
         path = newest_checkpoint(folder)
-        state = tf.train.Checkpoint(**self.model.parts())
-        try:
-            status = state.restore(path).expect_partial()
-            status.assert_existing_objects_matched()
-        except (ValueError, AssertionError, tf.errors.OpError) as error:
-            raise RunError(
-                f"the checkpoint {path} to start from does not fit this model or is "
-                f"damaged ({_reason(error)}); use the encoder and the method of its "
-                "run."
-            ) from error
+        _restore(
+            tf.train.Checkpoint(**self.model.parts()),
+            path,
+            what="to start from ",
+            remedy="use the encoder and the method of its run",
+        )
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         """Saves when its turn has come."""
@@ -134,6 +126,18 @@ def newest_checkpoint(folder: str | os.PathLike) -> str:
             "has trained for an epoch at least, such as runs/demo."
         )
     return path
+
+
+def _restore(state, path, remedy, what=""):
+    """Restores all objects of a state; a checkpoint may hold more than these."""
+    try:
+        status = state.restore(path).expect_partial()
+        status.assert_existing_objects_matched()
+    except (ValueError, AssertionError, tf.errors.OpError) as error:
+        raise RunError(
+            f"the checkpoint {path} {what}does not fit this model or is damaged "
+            f"({_reason(error)}); {remedy}."
+        ) from error
 
 
 def _reason(error):
