@@ -8,6 +8,7 @@ import pathlib
 import sys
 
 from moco_tf.config import Config, ConfigError
+from moco_tf.config.checks import check_places
 from moco_tf.config.identity import other_run
 from moco_tf.config.sweep import Sweep, dump_sweep
 from moco_tf.log import import_tensorflow
@@ -33,6 +34,7 @@ def run_sweep(sweep: Sweep) -> pathlib.Path:
     runs = sweep.runs()
     folder = runs[0][1].run_dir.parent
     for _, config in runs:
+        check_places(config)
         if differing := other_run(config):
             raise ConfigError(
                 f"{config.run_dir} holds a run of another configuration "

@@ -1,15 +1,29 @@
 """Configurations that are wrong: one sentence each, that says what to use."""
 
-import pytest
-from commands import run_train
+import os
+import subprocess
+import sys
 
-from moco_tf.cli.train import parse_args
+import pytest
+from commands import ROOT, run_train
+
+from moco_tf.cli.train import parse_args, parse_sweep
 from moco_tf.config import ConfigError, load_config, validate
 
 BAD_OVERRIDES = {
     "train.epoch=3": "--train.epoch=3 is not a known key; did you mean train.epochs?",
     "epochs=3": "--epochs=3 is not a known key; did you mean train.epochs?",
     "zzz=3": "see --help",
+    "optimizer.lr=1": "did you mean optimizer.learning_rate?",
+    "lr=1": "did you mean optimizer.learning_rate?",
+    "wd=1": "did you mean optimizer.weight_decay?",
+    "moco-k=65536": "did you mean method.queue_size?",
+    "method.tau=0.2": "did you mean method.temperature?",
+    "train.batch-size=64": "did you mean train.batch_size?",
+    "temprature=0.1": "did you mean method.temperature?",
+    "encoder.name=ResNet50": "did you mean resnet50? Or use resnet18, resnet34,",
+    "encoder.name=convnext": "'convnext' is unknown; use resnet18, ",
+    "method.name=MoCo": "did you mean moco? Or use one of moco, moco_v3, ",
     "train={}": "names a whole section; set one field",
     "train.epochs": "expected one argument",
     "train.epochs=many": "train.epochs=many does not fit; use a whole number.",
@@ -148,7 +162,19 @@ def test_missing_or_unreadable_file_is_refused_in_one_sentence(tmp_path):
         (["--resume", "nowhere", "--config", "x.yaml"], "contradicts --resume nowhere"),
         (["--resume", "nowhere", "--name=b"], "--name would move the run"),
         (["--config"], "expected one argument"),
-        (["words"], "unrecognized arguments: words"),
+        (["--confg", "demo"], "--confg is not a known key; did you mean config"),
+        (["--sede=3"], "did you mean seed"),
+        (["words"], "'words' belongs to no flag; write overrides as --section.key="),
+        (["--seed=1", "words"], "'words' belongs to no flag"),
+        (["configs/demo.yaml"], "did you mean --config configs/demo.yaml"),
+        (["demo"], "did you mean --config demo"),
+        (["ablation"], "did you mean --sweep ablation"),
+        ([str(ROOT)], f"did you mean --config folder_photos --data.data_dir={ROOT}"),
+        (["--config", "ablation"], "ablation is a sweep, so use --sweep ablation"),
+        (
+            ["--config", str(ROOT / "configs/sweeps/ablation.yaml")],
+            "is a sweep, no recipe; use --sweep",
+        ),
         (["--seeds=[0,1]"], r"--seeds=\[0,1\] belongs to --sweep; .* --seed=N"),
     ],
 )
@@ -164,3 +190,50 @@ def test_command_line_mistake_is_one_line_and_exit_code_2(words):
     assert done.stdout == ""
     assert done.stderr.startswith("error: ")
     assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "advice"),
+    [
+        (["demo"], "demo is a recipe, so use --config demo"),
+        ([str(ROOT / "configs/demo.yaml")], "is a recipe, no sweep; use --config"),
+        (["ablation", "--seeds=[0]", "demo"], "'demo' belongs to no flag"),
+    ],
+)
+def test_recipe_is_no_sweep(words, advice):
+    with pytest.raises(ConfigError, match=advice):
+        parse_sweep(["--sweep", *words])
+
+
+NOT_THERE = {
+    "train.py --data.source=folder --data.data_dir=no": "data.data_dir='no' is not a",
+    "train.py --monitor.source=tfds --monitor.name=mnist --monitor.data_dir=no": (
+        "monitor.data_dir='no' is not a folder"
+    ),
+    "train.py --train.start_from=no": "train.start_from=no holds no checkpoints",
+    "train.py --sweep ablation --data.source=folder --data.data_dir=no": (
+        "data.data_dir='no' is not a folder"
+    ),
+    "train.py --encoder.name=nothing": "encoder.name='nothing' is unknown",
+    "evaluate.py knn no": "no does not exist; give a run directory",
+    "evaluate.py linear README.md": "README.md is a file; turn a checkpoint into",
+    "evaluate.py detect tests": "tests is neither a run directory",
+    "-m moco_tf import no.pth out": "no.pth is not a file; name the checkpoint",
+    "-m moco_tf import README.md tests": "tests is a folder of other things",
+    "-m moco_tf export no --to onnx x.onnx": "no does not exist; give a run",
+}
+
+
+@pytest.mark.parametrize("line", NOT_THERE)
+def test_what_is_missing_is_said_before_tensorflow_is_imported(line, tmp_path):
+    (tmp_path / "tensorflow.py").write_text("raise SystemExit('imported')")
+    done = subprocess.run(
+        [sys.executable, *line.split()],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join((str(tmp_path), str(ROOT)))},
+    )
+    assert done.stderr.startswith("error: "), done.stderr
+    assert NOT_THERE[line] in done.stderr
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)

@@ -90,3 +90,14 @@ def test_several_replicas_are_not_compiled_by_xla():
     validate(config, replicas=1)
     with pytest.raises(ConfigError, match="jit_compile=true .* on 2 replicas; leave"):
         validate(config, replicas=2)
+
+
+def test_a_gpu_that_is_not_there_is_said_with_what_is(monkeypatch):
+    for present, sentence in [
+        ([], r"names GPU 0, but TensorFlow finds none; leave distribution.gpus out"),
+        (["g"], r"names GPU 2, but TensorFlow finds 1; use indices below 1 or leave"),
+    ]:
+        seen = distribution.tf.config
+        monkeypatch.setattr(seen, "list_physical_devices", lambda _, p=present: p)
+        with pytest.raises(distribution.DistributionError, match=sentence):
+            distribution.make_strategy(gpus=[2 if present else 0])

@@ -11,6 +11,7 @@ from moco_tf import cli
 from moco_tf.config import ConfigError
 from moco_tf.config.commands import ON_RESULTS, PROTOCOLS, Evaluation
 from moco_tf.config.reader import Reader
+from moco_tf.interchange.formats import find_export
 from moco_tf.log import import_tensorflow
 from moco_tf.shell import command
 
@@ -42,6 +43,7 @@ def parse_evaluation(argv: Sequence[str]) -> Evaluation:
 
     Raises:
         ConfigError: one sentence that says what is wrong and how to mend it.
+        InterchangeError: if there is no encoder where it should be.
     """
     wants_help = "--help" in argv or "-h" in argv
     protocol, *rest = argv or ["--help"]
@@ -75,7 +77,10 @@ def parse_evaluation(argv: Sequence[str]) -> Evaluation:
         )
     settings = Reader(PROTOCOLS[protocol]).read(None, words)
     settings.check()
-    return Evaluation(protocol, tuple(map(pathlib.Path, paths)), settings)
+    places = tuple(map(pathlib.Path, paths))
+    if protocol not in ON_RESULTS:
+        find_export(places[0])
+    return Evaluation(protocol, places, settings)
 
 
 def _sort(words):

@@ -9,9 +9,10 @@ from collections.abc import Sequence
 
 from moco_tf import cli
 from moco_tf.config import Config, ConfigError, dump
+from moco_tf.config.checks import check_places
 from moco_tf.config.load import read_words
 from moco_tf.config.reader import FlagParser, Reader
-from moco_tf.config.recipes import Recipe, recipes
+from moco_tf.config.recipes import Recipe, find, recipes
 from moco_tf.config.sweep import Sweep, load_sweep
 from moco_tf.log import import_tensorflow
 from moco_tf.shell import command
@@ -42,6 +43,7 @@ def main(argv: Sequence[str]) -> int:
             print(f"All runs are finished; next: {tables}")
             return 0
         asked = parse_args(argv)
+        check_places(asked)
         # TensorFlow takes seconds to import; --help and mistakes should not wait.
         import_tensorflow()
         from moco_tf.pretrain import pretrain
@@ -92,8 +94,9 @@ def parse_args(argv: Sequence[str]) -> Config:
         raise ConfigError(
             f"--seeds={options.seeds} belongs to --sweep; for one run use --seed=N."
         )
+    _refuse_lone_words(words)
     if options.resume is None:
-        config = read_words(options.config, words)
+        config = read_words(options.config, words, list(parser._option_string_actions))
     else:
         config = _load_run(pathlib.Path(options.resume), options.config, words)
     if options.print_config:
@@ -124,7 +127,27 @@ def parse_sweep(argv: Sequence[str]) -> Sweep:
                 f"{word.partition('=')[0]} does not go with --sweep, which goes on "
                 "where it was by itself; leave it out."
             )
+    _refuse_lone_words(words)
     return load_sweep(options.sweep, _joined(words), options.seeds, options.config)
+
+
+def _refuse_lone_words(words: Sequence[str]) -> None:
+    """Refuses a word that no flag takes, such as a recipe without --config."""
+    for word in _joined(words):
+        if word.startswith("-"):
+            continue
+        place = pathlib.Path(word)
+        if find(word).is_file():
+            meant = f"did you mean --config {word}?"
+        elif find(word, "sweeps").is_file():
+            meant = f"did you mean --sweep {word}?"
+        elif (place / "config.yaml").is_file():
+            meant = f"did you mean --resume {word}?"
+        elif place.is_dir():
+            meant = f"did you mean --config folder_photos --data.data_dir={word}?"
+        else:
+            meant = "write overrides as --section.key=value."
+        raise ConfigError(f"{word!r} belongs to no flag; {meant}")
 
 
 def _load_run(run_dir: pathlib.Path, path: str | None, words: list[str]) -> Config:
@@ -188,7 +211,8 @@ def _joined(words: Sequence[str]) -> list[str]:
     """Makes "--key value" one word."""
     joined: list[str] = []
     for word in words:
-        if joined and not word.startswith("--") and "=" not in joined[-1]:
+        is_value = joined and joined[-1].startswith("--") and "=" not in joined[-1]
+        if is_value and not word.startswith("--"):
             joined[-1] += f"={word}"
         else:
             joined.append(word)

@@ -13,7 +13,8 @@ from pathlib import Path
 
 from moco_tf import cli
 from moco_tf.interchange.errors import InterchangeError
-from moco_tf.interchange.formats import FORMATS
+from moco_tf.interchange.formats import FORMATS, find_export
+from moco_tf.interchange.staging import check_replaceable
 from moco_tf.log import import_tensorflow
 from moco_tf.shell import command
 
@@ -46,6 +47,8 @@ def main(argv: Sequence[str]) -> int:
 
     def run() -> int:
         options = _parser().parse_args(argv)
+        # TensorFlow takes seconds to import; mistakes should not wait.
+        options.check(options)
         import_tensorflow()
         options.run(options)
         return 0
@@ -53,17 +56,23 @@ def main(argv: Sequence[str]) -> int:
     return cli.exit_code(run, lambda: "; nothing was written.")
 
 
-def _import(options: argparse.Namespace) -> None:
-    from moco_tf.interchange.checkpoints import load_checkpoint
-    from moco_tf.interchange.pretrained import weights_digest
-    from moco_tf.interchange.savedmodel import export_saved_model
-    from moco_tf.interchange.staging import check_replaceable
-
+def _check_import(options: argparse.Namespace) -> None:
+    if not options.checkpoint.is_file():
+        raise InterchangeError(
+            f"{options.checkpoint} is not a file; name the checkpoint to import."
+        )
     if options.out.resolve() == options.checkpoint.resolve():
         raise InterchangeError(
             f"{options.out} is the checkpoint itself; name another place for OUT."
         )
     check_replaceable(options.out, folder=True)
+
+
+def _import(options: argparse.Namespace) -> None:
+    from moco_tf.interchange.checkpoints import load_checkpoint
+    from moco_tf.interchange.pretrained import weights_digest
+    from moco_tf.interchange.savedmodel import export_saved_model
+
     document = _sidecar(options.checkpoint)
     heads = document.pop("encoder", {}).get("heads")
     checkpoint = load_checkpoint(options.checkpoint, options.heads or heads)
@@ -105,15 +114,19 @@ def _import(options: argparse.Namespace) -> None:
     print(f"Wrote {options.out}.")
 
 
-def _export(options: argparse.Namespace) -> None:
-    from moco_tf.interchange.exports import export
-    from moco_tf.interchange.pretrained import load_pretrained
-    from moco_tf.interchange.staging import check_replaceable
-
+def _check_export(options: argparse.Namespace) -> None:
+    find_export(options.source)
     source = options.source.resolve()
     if options.out.resolve() in (source, source / "saved_model"):
         raise InterchangeError(f"{options.out} is the encoder itself; name another.")
+    FORMATS[options.to].check_name(options.out)
     check_replaceable(options.out, folder=not FORMATS[options.to].suffixes)
+
+
+def _export(options: argparse.Namespace) -> None:
+    from moco_tf.interchange.exports import export
+    from moco_tf.interchange.pretrained import load_pretrained
+
     deviation = export(load_pretrained(options.source), options.out, options.to)
     print(
         f"Wrote {options.out}; features read back differ by {deviation:.1e} of their "
@@ -244,7 +257,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="N",
         help="attention heads of a ViT (12 for MoCo v3's ViT-S, else width / 64)",
     )
-    reader.set_defaults(run=_import)
+    reader.set_defaults(check=_check_import, run=_import)
 
     formats = "\n".join(
         f"  {name:12} {' '.join(kind.suffixes) or 'a folder':26} {kind.about}"
@@ -262,5 +275,5 @@ def _parser() -> argparse.ArgumentParser:
     )
     writer.add_argument("--to", required=True, choices=list(FORMATS), metavar="FORMAT")
     writer.add_argument("out", type=Path, metavar="OUT", help="file or folder to write")
-    writer.set_defaults(run=_export)
+    writer.set_defaults(check=_check_export, run=_export)
     return parser

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import math
+import pathlib
 
 from moco_tf.config.limits import (
     at_least,
@@ -13,7 +15,7 @@ from moco_tf.config.limits import (
     positive,
     require,
 )
-from moco_tf.config.tree import Config, Data
+from moco_tf.config.tree import ENCODERS, Config, Data, Encoder
 
 
 def validate(config: Config, replicas: int | None = None, hosts: int = 1) -> None:
@@ -41,6 +43,34 @@ def validate(config: Config, replicas: int | None = None, hosts: int = 1) -> Non
     _check_optimizer(config)
     _check_monitor(config)
     _check_replicas(config, replicas or config.requested_replicas, hosts)
+
+
+def check_places(config: Config) -> None:
+    """Checks that the folders which a run reads are there, before anything starts.
+
+    Raises:
+        ConfigError: one sentence that names the key.
+    """
+    asked = [("data", config.data)]
+    if config.monitor.every:
+        asked.append(("monitor", config.monitor_train))
+    for section, data in asked:
+        keys = {"folder": ("data_dir",), "tfds": ("data_dir", "manual_dir")}
+        for key in keys.get(data.source, ()):
+            if (place := getattr(data, key)) is None:
+                continue
+            require(
+                pathlib.Path(place).expanduser().is_dir(),
+                f"{section}.{key}={place!r} is not a folder; check the path, which is "
+                f"taken from {pathlib.Path.cwd()} unless it starts with a slash.",
+            )
+    if config.train.start_from is not None:
+        folder = pathlib.Path(config.train.start_from).expanduser()
+        require(
+            (folder / "checkpoints").is_dir(),
+            f"train.start_from={config.train.start_from} holds no checkpoints; name a "
+            "run directory that has trained for an epoch at least, such as runs/demo.",
+        )
 
 
 def _check_finite(config: Config) -> None:
@@ -95,10 +125,24 @@ def _check_source(section: str, data: Data) -> None:
     )
 
 
+def _check_encoder(encoder: Encoder) -> None:
+    name = encoder.name
+    # Which classes KerasCV has is only known to KerasCV, whose import takes seconds.
+    near = difflib.get_close_matches(name.lower(), ENCODERS, n=1)
+    require(
+        name in ENCODERS or name.endswith("Backbone"),
+        f"encoder.name={name!r} is unknown; "
+        + (f"did you mean {near[0]}? Or use " if near else "use ")
+        + f"{', '.join(ENCODERS)}, or a KerasCV class such as "
+        "EfficientNetV2B0Backbone.",
+    )
+    at_least(1, "encoder.width", encoder.width)
+    at_least(1, "encoder.patch_size", encoder.patch_size)
+
+
 def _check_method(config: Config) -> None:
     method, batch = config.method, config.train.batch_size
-    at_least(1, "encoder.width", config.encoder.width)
-    at_least(1, "encoder.patch_size", config.encoder.patch_size)
+    _check_encoder(config.encoder)
     at_least(1, "method.dim", method.dim)
     at_least(1, "method.bn_groups", method.bn_groups)
     keys = 2 * batch if method.symmetric else batch

@@ -47,8 +47,16 @@ def dump(config: Config) -> str:
     return header + yaml.safe_dump(plain(dataclasses.asdict(config)), sort_keys=False)
 
 
-def read_words(path: str | os.PathLike | None, words: Sequence[str]) -> Config:
-    """As `load_config`, of a command line's words: "--key=value" or "--key" "value"."""
-    config = Reader(Config).read(None if path is None else find(path), words)
+def read_words(
+    path: str | os.PathLike | None, words: Sequence[str], flags: Sequence[str] = ()
+) -> Config:
+    """As `load_config`, of a command line's words: "--key=value" or "--key" "value".
+
+    Args:
+        path: as there.
+        words: the overrides.
+        flags: as `Reader.read`.
+    """
+    config = Reader(Config).read(None if path is None else find(path), words, flags)
     validate(config)
     return config

@@ -24,6 +24,26 @@ if TYPE_CHECKING:
 
 Tree = TypeVar("Tree", bound="DataclassInstance")
 
+# What the reference's scripts, and much other code, call a key.
+_ELSEWHERE = {
+    "arch": "encoder.name",
+    "aug_plus": "augment.recipe",
+    "backbone": "encoder.name",
+    "cos": "optimizer.schedule",
+    "gpu": "distribution.gpus",
+    "k": "method.queue_size",
+    "m": "method.key_momentum",
+    "mlp": "method.projection",
+    "moco_dim": "method.dim",
+    "moco_k": "method.queue_size",
+    "moco_m": "method.key_momentum",
+    "moco_t": "method.temperature",
+    "output_dir": "runs_dir",
+    "t": "method.temperature",
+    "tau": "method.temperature",
+    "workers": "data.decode_threads",
+}
+
 
 class Reader(Generic[Tree]):
     """Reads one kind of tree: plain fields, and sections of plain fields.
@@ -51,12 +71,19 @@ class Reader(Generic[Tree]):
             if inner is None:
                 self.hints[key] = hint
 
-    def read(self, path: str | os.PathLike | None, words: Sequence[str]) -> Tree:
+    def read(
+        self,
+        path: str | os.PathLike | None,
+        words: Sequence[str],
+        flags: Sequence[str] = (),
+    ) -> Tree:
         """Reads a file, then the words that override it.
 
         Args:
             path: YAML file; None for the defaults.
             words: such as "--train.epochs=5"; a later one wins over an earlier one.
+            flags: other words that the command has, such as "--config", one of which
+                a misspelt key may have been meant for.
 
         Returns:
             The tree, its types checked and nothing else.
@@ -67,7 +94,7 @@ class Reader(Generic[Tree]):
         """
         for word in words:
             if word.startswith("-"):
-                self._check_key(word.partition("=")[0].lstrip("-"), word)
+                self._check_key(word.partition("=")[0].lstrip("-"), word, flags)
         if path is not None:
             self._check_file(path)
             words = [f"--config={path}", *words]
@@ -131,6 +158,8 @@ class Reader(Generic[Tree]):
                 "mend that line."
             ) from error
         _require_mapping(tree, f"config file {path}", "'train: {epochs: 5}'")
+        if "rows" in tree and "rows" not in self.hints:
+            raise ConfigError(f"{path} is a sweep, no recipe; use --sweep {path}.")
         for section, value in tree.items():
             self._check_key(str(section), f"{section} in {path}")
             if section not in self.sections:
@@ -139,7 +168,7 @@ class Reader(Generic[Tree]):
             for key in value:
                 self._check_key(f"{section}.{key}", f"{section}.{key} in {path}")
 
-    def _check_key(self, key, where):
+    def _check_key(self, key, where, flags=()):
         if "." not in key and key in self.sections:
             if where.startswith("-"):
                 field = dataclasses.fields(self.sections[key])[0].name
@@ -150,14 +179,34 @@ class Reader(Generic[Tree]):
             return
         if key in self.hints:
             return
-        # Somebody who knows the last part of a key often leaves its section out.
-        last = key.rpartition(".")[2]
-        near = [known for known in self.hints if known.rpartition(".")[2] == last]
-        near = near or difflib.get_close_matches(key, self.hints, n=1, cutoff=0.5)
+        near = self._near(key, [flag.lstrip("-") for flag in flags])
         advice = (
             f"did you mean {' or '.join(near)}?" if near else "see --help for all keys."
         )
         raise ConfigError(f"{where} is not a known key; {advice}")
+
+    def _near(self, key, flags):
+        """Known keys and flags that somebody who wrote `key` may have meant."""
+        key = key.replace("-", "_")
+        if key in self.hints:
+            return [key]
+        last = key.rpartition(".")[2]
+        ends = {known: known.rpartition(".")[2] for known in self.hints}
+        # Somebody who knows the last part of a key often leaves its section out.
+        if near := [known for known, end in ends.items() if end == last]:
+            return near
+        if (known := _ELSEWHERE.get(last.lower())) in self.hints:
+            return [known]
+        short = [k for k, end in ends.items() if _initials(end) == last.lower()]
+        if short and len(last) > 1:
+            return short
+        known = [*self.hints, *flags]
+        if near := difflib.get_close_matches(key, known, n=1, cutoff=0.6):
+            return near
+        section = key[: len(key) - len(last)]
+        inside = {end: k for k, end in ends.items() if k.startswith(section)}
+        near = difflib.get_close_matches(last, inside, n=1, cutoff=0.6)
+        return [inside[near[0]]] if near else []
 
     @contextlib.contextmanager
     def _one_sentence(self, path, words) -> Iterator[None]:
@@ -178,7 +227,8 @@ class Reader(Generic[Tree]):
             origin = "" if overridden else f" in {path}"
             raise ConfigError(
                 f"{key[1]}={found}{origin} does not fit; "
-                f"use {_describe(self.hints[key[1]])}."
+                f"{_meant(found, self.hints[key[1]])}use "
+                f"{_describe(self.hints[key[1]])}."
             ) from error
 
 
@@ -201,6 +251,18 @@ def _require_mapping(value, what, example):
     if not isinstance(value, dict):
         found = "nothing" if value is None else repr(value)
         raise ConfigError(f"{what} holds {found}; it needs keys such as {example}.")
+
+
+def _initials(name: str) -> str:
+    """Such as lr for learning_rate."""
+    return "".join(part[:1] for part in name.split("_"))
+
+
+def _meant(found: str, hint: object) -> str:
+    """A question after one of the choices that looks like what was found."""
+    choices = [word for word in typing.get_args(hint) if isinstance(word, str)]
+    near = difflib.get_close_matches(found.lower(), choices, n=1)
+    return f"did you mean {near[0]}? Or " if near else ""
 
 
 def _describe(hint: object) -> str:

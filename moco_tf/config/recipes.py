@@ -54,6 +54,11 @@ def find(path: str | os.PathLike, folder: str = "") -> pathlib.Path:
 
 def advice(path: str | os.PathLike, folder: str = "") -> str:
     """What to give instead of a file that is not there."""
+    other, kind, flag = ("sweeps", "a sweep", "--sweep")
+    if folder:
+        other, kind, flag = ("", "a recipe", "--config")
+    if find(path, other).is_file():
+        return f"{path} is {kind}, so use {flag} {path}."
     names = [file.stem for file in sorted((configs_folder() / folder).glob("*.yaml"))]
     if near := difflib.get_close_matches(pathlib.Path(path).stem, names, n=3):
         return f"did you mean {' or '.join(near)}?"

@@ -17,6 +17,8 @@ from moco_tf.config.load import load_config
 from moco_tf.config.recipes import advice, find
 from moco_tf.config.tree import Config, ConfigError
 
+# Keys of a `Config` that a sweep does not have.
+_OF_RECIPES = {field.name for field in dataclasses.fields(Config)} - {"name"}
 _EXAMPLE = "{name: ..., overrides: [method.temperature=0.1]}"
 
 
@@ -122,6 +124,8 @@ def load_sweep(
         raise ConfigError(
             f"sweep {path} cannot be read ({reason}); {advice(path, 'sweeps')}"
         ) from None
+    if isinstance(tree, dict) and "rows" not in tree and set(tree) & _OF_RECIPES:
+        raise ConfigError(f"{path} is a recipe, no sweep; use --config {path}.")
     fields = {**_mapping(tree, f"sweep {path}", Sweep)}
     _check_texts(
         fields, ("name", "title", "config", "source", "x_label"), f"sweep {path}"

@@ -74,6 +74,17 @@ class Augment:
     jit_compile: bool = True
 
 
+ENCODERS = (
+    "resnet18",
+    "resnet34",
+    "resnet50",
+    "resnet101",
+    "resnet152",
+    "vit_small",
+    "vit_base",
+)
+
+
 @dataclass(frozen=True)
 class Encoder:
     """The backbone that is kept when training ends.

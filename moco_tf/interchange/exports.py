@@ -51,10 +51,7 @@ def export(pretrained: Pretrained, path: str | os.PathLike, to: str) -> float:
     if to not in FORMATS:
         raise InterchangeError(f"format {to!r} is unknown; use {', '.join(FORMATS)}.")
     path, kind = Path(path), FORMATS[to]
-    if kind.suffixes and not path.name.endswith(kind.suffixes):
-        raise InterchangeError(
-            f"{path} should end in {' or '.join(kind.suffixes)} for {to}; rename it."
-        )
+    kind.check_name(path)
     with contextlib.ExitStack() as stack:
         new = stack.enter_context(replacing(path, folder=not kind.suffixes))
         # Put in place before the file, which is never without it.

@@ -1,8 +1,12 @@
-"""The kinds of file that an encoder is written to."""
+"""The kinds of file that an encoder is written to, and the one it is read from."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
+
+from moco_tf.interchange.errors import InterchangeError
+from moco_tf.shell import command
 
 _PIXELS = "float32 (N,H,W,C) of 0..255, RGB order where C is 3"
 _NCHW = "normalised float32 (N,C,H,W), RGB order where C is 3"
@@ -23,6 +27,13 @@ class Format:
     suffixes: tuple[str, ...]
     input: str
     tolerance: float
+
+    def check_name(self, path: Path) -> None:
+        """Raises InterchangeError unless a file of this kind may be called so."""
+        if self.suffixes and not path.name.endswith(self.suffixes):
+            raise InterchangeError(
+                f"{path} should end in {' or '.join(self.suffixes)}; rename it."
+            )
 
 
 FORMATS = {
@@ -75,3 +86,39 @@ FORMATS = {
         1e-4,
     ),
 }
+
+
+def find_export(path: Path) -> Path:
+    """Where the SavedModel of a run directory lies, or of a SavedModel: itself.
+
+    Raises:
+        InterchangeError: if there is none, or none of this project's.
+    """
+    is_run = (path / "config.yaml").is_file()
+    saved = path / "saved_model" if is_run else path
+    if not path.exists():
+        raise InterchangeError(
+            f"{path} does not exist; give a run directory such as runs/demo, or a "
+            "SavedModel folder."
+        )
+    if path.is_file():
+        raise InterchangeError(
+            f"{path} is a file; turn a checkpoint into a SavedModel first with "
+            f"`{command('import', path, 'OUT')}`."
+        )
+    if is_run and not saved.exists():
+        raise InterchangeError(
+            f"{path} holds no saved_model, so the run is not finished; continue it "
+            f"with `{command('train', '--resume', path)}`."
+        )
+    if not (saved / "saved_model.pb").is_file():
+        raise InterchangeError(
+            f"{path} is neither a run directory (no config.yaml) nor a SavedModel (no "
+            "saved_model.pb); give one of the two."
+        )
+    if not (saved / "assets.extra" / "encoder.json").is_file():
+        raise InterchangeError(
+            f"{saved} is a SavedModel without assets.extra/encoder.json, so its "
+            "encoder cannot be rebuilt; export it with this version of moco_tf."
+        )
+    return saved

@@ -16,7 +16,7 @@ from tensorflow import keras
 from moco_tf.config import Config, load_config
 from moco_tf.interchange.architecture import describe, rebuild
 from moco_tf.interchange.errors import InterchangeError
-from moco_tf.shell import command
+from moco_tf.interchange.formats import find_export
 
 
 @dataclass(frozen=True)
@@ -67,11 +67,8 @@ def load_pretrained(path: str | os.PathLike) -> Pretrained:
         ConfigError: if the run directory's config.yaml is broken.
     """
     path = Path(path)
-    config = None
-    saved = path
-    if (path / "config.yaml").is_file():
-        config, saved = _load_run_config(path), path / "saved_model"
-    _require_export(path, saved)
+    saved = find_export(path)
+    config = _load_run_config(path) if saved != path else None
     extra = saved / "assets.extra"
     try:
         document = json.loads((extra / "provenance.json").read_text())
@@ -126,34 +123,6 @@ def _load_run_config(run_dir: Path) -> Config:
     return load_config(
         run_dir / "config.yaml", [f"runs_dir={place.parent}", f"name={place.name}"]
     )
-
-
-def _require_export(path: Path, saved: Path) -> None:
-    if not path.exists():
-        raise InterchangeError(
-            f"{path} does not exist; give a run directory such as runs/demo, or a "
-            "SavedModel folder."
-        )
-    if path.is_file():
-        raise InterchangeError(
-            f"{path} is a file; turn a checkpoint into a SavedModel first with "
-            f"`{command('import', path, 'OUT')}`."
-        )
-    if path != saved and not saved.exists():
-        raise InterchangeError(
-            f"{path} holds no saved_model, so the run is not finished; continue it "
-            f"with `{command('train', '--resume', path)}`."
-        )
-    if not (saved / "saved_model.pb").is_file():
-        raise InterchangeError(
-            f"{path} is neither a run directory (no config.yaml) nor a SavedModel (no "
-            "saved_model.pb); give one of the two."
-        )
-    if not (saved / "assets.extra" / "encoder.json").is_file():
-        raise InterchangeError(
-            f"{saved} is a SavedModel without assets.extra/encoder.json, so its "
-            "encoder cannot be rebuilt; export it with this version of moco_tf."
-        )
 
 
 def _read_weights(saved: Path) -> list[np.ndarray]:

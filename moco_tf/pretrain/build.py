@@ -9,6 +9,7 @@ from tensorflow import keras
 
 from moco_tf import augment, encoders, methods, optimizers
 from moco_tf.config import Config, ConfigError
+from moco_tf.config.tree import ENCODERS
 from moco_tf.methods import ContrastiveModel
 
 
@@ -80,13 +81,12 @@ def build_encoder(config: Config) -> keras.Model:
     """Makes the backbone of a configuration.
 
     Raises:
-        ConfigError: if encoder.name is neither a network of ours nor a KerasCV class.
+        ConfigError: if KerasCV has no class of that name, or cannot make it.
     """
     name = config.encoder.name
     channels = config.data.channels
-    depth = name[len("resnet") :]
-    if name.startswith("resnet") and hasattr(encoders, f"ResNet{depth}"):
-        return getattr(encoders, f"ResNet{depth}")(
+    if name.startswith("resnet"):
+        return getattr(encoders, name.replace("resnet", "ResNet"))(
             width=config.encoder.width,
             stem=config.encoder.stem,
             channels=channels,
@@ -102,9 +102,8 @@ def build_encoder(config: Config) -> keras.Model:
     backbone = getattr(keras_cv.models, name, None)
     if not (isinstance(backbone, type) and issubclass(backbone, keras.Model)):
         raise ConfigError(
-            f"encoder.name={name!r} is unknown; use resnet18, resnet34, resnet50, "
-            "resnet101, resnet152, vit_small, vit_base, or a KerasCV class such as "
-            "EfficientNetV2B0Backbone."
+            f"encoder.name={name!r} is no class of KerasCV; use {', '.join(ENCODERS)}, "
+            "or one such as EfficientNetV2B0Backbone."
         )
     try:
         # The recipe normalises, so KerasCV's own rescaling stays out.
