@@ -6,8 +6,11 @@ import contextlib
 import io
 import logging
 import os
+import re
+import shutil
 import sys
 import tempfile
+import textwrap
 from collections.abc import Iterator
 
 
@@ -15,8 +18,18 @@ class _Printing(logging.Handler):
     """Prints to whatever standard output is at the time."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Prints the message."""
-        print(self.format(record), file=sys.stdout, flush=True)
+        """Prints the message, in lines that fit the terminal, or 80 columns."""
+        width = max(60, shutil.get_terminal_size().columns)
+        for line in self.format(record).split("\n"):
+            print(_wrapped(line, width), file=sys.stdout)
+        sys.stdout.flush()
+
+
+def _wrapped(line: str, width: int) -> str:
+    # A command in backticks stays whole, so that it can be copied.
+    line = re.sub("`[^`]*`", lambda found: found[0].replace(" ", "\0"), line)
+    lines = textwrap.wrap(line, width, break_long_words=False, break_on_hyphens=False)
+    return "\n".join(lines).replace("\0", " ")
 
 
 def set_up_log() -> None:
@@ -42,6 +55,16 @@ def import_tensorflow() -> None:
     if os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3") == "3":
         with _hidden_errors(), contextlib.redirect_stdout(io.StringIO()):
             import keras_cv  # noqa: F401
+
+
+def hide_first_compilation() -> None:
+    """Lets XLA compile once, as it prints lines at its first time in a process."""
+    if os.environ.get("TF_CPP_MIN_LOG_LEVEL") != "3":
+        return
+    import tensorflow as tf
+
+    with _hidden_errors(), contextlib.suppress(tf.errors.OpError):
+        tf.function(lambda: tf.constant(0) + 1, jit_compile=True)()
 
 
 @contextlib.contextmanager

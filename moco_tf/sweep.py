@@ -89,7 +89,7 @@ def _pretrain(config):
     from moco_tf.pretrain import pretrain
 
     try:
-        pretrain(config)
+        pretrain(config, guide=False)
     except Mistake as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)

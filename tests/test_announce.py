@@ -47,11 +47,35 @@ def test_queue_that_holds_a_querys_own_image_is_told_unless_masked(
 
 def test_devices_rate_and_batch_norm_are_told(said):
     say("train.batch_size=64", "method.queue_size=64")
-    assert "16 epochs of 7 steps of 64 images on 1 replica (CPU)" in said[0]
-    assert "Learning rate 0.03 (0.12 for a batch of 256, linear" in said[1]
+    assert said[0] == ("demo: moco on 1,000 images, 16 epochs of 7 steps of 64 images.")
+    assert said[1] == (
+        "1 replica (CPU), float32; learning rate 0.03 (0.12 at batch 256)."
+    )
     assert said[2] == (
         "Batch norm in 8 groups per replica; keys shuffled over these (ShuffleBN)."
     )
+
+
+def test_one_is_no_plural(said):
+    say("train.epochs=1")
+    assert "images, 1 epoch of 7 steps of 128 images." in said[0]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "has", "lacks"),
+    [
+        ((), ["ln(1+65,536) = 11.09", "queue", "kNN, linear  acc"], []),
+        (("monitor.linear=false",), ["kNN          accuracy"], ["linear"]),
+        (("monitor.every=0", "method.name=simclr"), ["own key"], ["kNN", "queue"]),
+    ],
+)
+def test_columns_are_explained(said, overrides, has, lacks):
+    model = types.SimpleNamespace(negatives=lambda batch: 65536)
+    announce.announce_columns(load_config(None, overrides), model)
+    (legend,) = said
+    assert all(word in legend for word in has)
+    assert not any(word in legend for word in lacks)
+    assert max(map(len, legend.splitlines())) <= 80
 
 
 def test_keys_that_are_not_shuffled_are_told(said):

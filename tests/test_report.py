@@ -7,7 +7,13 @@ import pytest
 from matplotlib.figure import Figure
 from matplotlib.image import imread
 
-from moco_tf.report import closing_table, neighbour_gallery, plot_history, view_grid
+from moco_tf.report import (
+    below_untrained,
+    closing_table,
+    neighbour_gallery,
+    plot_history,
+    view_grid,
+)
 
 COLUMNS = (
     "epoch,loss,top1,top5,positive_similarity,negative_similarity,feature_std,"
@@ -153,10 +159,22 @@ def test_closing_table_aligns_and_marks_what_was_not_measured():
         "  weights  runs/a/saved_model",
         "",
         "Next",
-        "  evaluate  python evaluate.py knn runs/a",
+        "  evaluate:",
+        "    python evaluate.py knn runs/a",
     ]
 
 
 def test_closing_table_leaves_out_what_a_run_lacks():
     assert closing_table([("raw pixels", 0.39, None)], {}, {}).count("linear") == 0
     assert closing_table([], {"weights": "x"}, {}) == "Written\n  weights  x"
+
+
+def test_training_that_made_the_features_worse_is_remarked():
+    untrained, better = {"knn": 0.41, "linear": 0.48}, {"knn": 0.5, "linear": 0.5}
+    assert below_untrained({"untrained": untrained, "trained": better}) is None
+    assert below_untrained({"trained": better}) is None
+    worse = {"untrained": untrained, "trained": {"knn": 0.402, "linear": 0.5}}
+    remark = below_untrained(worse)
+    assert "below the untrained one in kNN (40.2 % against 41.0 %):" in remark
+    table = closing_table([("trained", 0.402, 0.5)], {}, {}, remark)
+    assert max(map(len, table.splitlines())) <= 80 and "data.crop_scale" in table

@@ -266,7 +266,7 @@ def test_interrupted_run_of_a_sweep_continues(file, tmp_path):
         shown = []
         for line in process.stdout:
             shown.append(line)
-            if line.startswith("epoch 1/4"):  # its checkpoint is written
+            if line.startswith("  1/4"):  # its checkpoint is written
                 os.killpg(process.pid, signal.SIGINT)  # as Ctrl-C does
     assert process.returncode == 130, "".join(shown)
     assert not is_finished(config)
@@ -275,7 +275,8 @@ def test_interrupted_run_of_a_sweep_continues(file, tmp_path):
         shown = process.stdout.read()
     assert process.returncode == 0, shown
     done = int(re.search(r"Continuing after epoch (\d) of 4", shown)[1])
-    assert f"epoch {done}/4" not in shown
+    assert f"\n  {done}/4" not in shown and f"\n  {done + 1}/4" in shown
+    assert "Written" not in shown and "Next" not in shown
     after = history(config)
     assert [row["epoch"] for row in after] == ["1", "2", "3", "4"]
     assert after[:done] == before[:done]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 
 import tensorflow as tf
 
@@ -40,23 +41,21 @@ def announce(
     """
     batch, method = config.train.batch_size, config.method
     log.info(
-        "%s: %s on %s images, %d epochs of %d steps of %d images on %s, %s.",
+        "%s: %s on %s images, %s of %s of %d images.",
         config.name,
         method.name,
         f"{source.num_examples:,}",
-        config.train.epochs,
-        steps,
+        _counted(config.train.epochs, "epoch"),
+        _counted(steps, "step"),
         batch,
-        describe(strategy),
-        config.train.precision,
     )
     log.info(
-        "Learning rate %.4g (%.4g for a batch of 256, %s scaling); %s negatives a "
-        "query.",
+        "%s, %s; learning rate %.4g (%.4g at batch 256%s).",
+        describe(strategy),
+        config.train.precision,
         config.effective_learning_rate,
         config.optimizer.learning_rate,
-        {"linear": "linear", "sqrt": "square-root"}[config.optimizer.scaling],
-        f"{model.negatives(batch):,}",
+        {"linear": "", "sqrt": ", by its root"}[config.optimizer.scaling],
     )
     groups = getattr(model, "bn_groups", None)
     if groups is None:
@@ -81,3 +80,30 @@ def announce(
             method.queue_size,
             source.num_examples,
         )
+
+
+def announce_columns(config: Config, model: ContrastiveModel) -> None:
+    """Says what the columns of the progress table mean.
+
+    Args:
+        config: the run.
+        model: the method.
+    """
+    negatives = model.negatives(config.train.batch_size)
+    guess = f"ln(1+{negatives:,}) = {math.log1p(negatives):.2f}"
+    lines = [f"loss         InfoNCE, nats; a blind guess costs {guess}"]
+    if config.method.name == "moco":
+        lines.append(
+            "             (it may rise at first, while real keys fill the queue)"
+        )
+    lines.append(
+        "own key      how often a query's own key is nearer than all negatives"
+    )
+    if config.monitor.every:
+        names = "kNN, linear" if config.monitor.linear else "kNN        "
+        lines.append(f"{names}  accuracy of frozen features on labelled test images")
+    log.info("\n%s\n", "\n".join(lines))
+
+
+def _counted(number, thing):
+    return f"{number:,} {thing}{'s' * (number != 1)}"

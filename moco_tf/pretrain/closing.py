@@ -37,6 +37,7 @@ def close(
     baselines: dict,
     history: callbacks.HistoryCSV,
     num_images: int,
+    guide: bool,
 ) -> dict:
     """Exports the encoder, draws the pictures and prints the closing table.
 
@@ -48,6 +49,7 @@ def close(
         baselines: what `Monitor.baselines` gave.
         history: of all epochs.
         num_images: how many it learnt from.
+        guide: whether to print where things are and what to type next.
 
     Returns:
         The baselines and, under "trained", the same figures of the trained encoder.
@@ -85,9 +87,12 @@ def close(
         commands["linear classification"] = linear
     commands["take it to other tools"] = command("export", "--help")
     table = report.closing_table(
-        rows, {what: str(where) for what, where in artefacts.items()}, commands
+        rows,
+        artefacts if guide else {},
+        commands if guide else {},
+        report.below_untrained(figures),
     )
-    print(table)
+    print(f"\n{table}" if table else "")
     return figures
 
 

@@ -23,8 +23,8 @@ from moco_tf.distribution import (
     worker_index,
 )
 from moco_tf.files import write_whole
-from moco_tf.log import set_up_log
-from moco_tf.pretrain.announce import announce, announce_bank
+from moco_tf.log import hide_first_compilation, set_up_log
+from moco_tf.pretrain.announce import announce, announce_bank, announce_columns
 from moco_tf.pretrain.build import build_model
 from moco_tf.pretrain.closing import close
 from moco_tf.pretrain.monitor import Monitor, open_data, training_album
@@ -42,13 +42,14 @@ _OUT_OF_MEMORY = re.compile(r"\bOOM\b|[Oo]ut of memory")
 _SHOWN = 16
 
 
-def pretrain(config: Config) -> dict:
+def pretrain(config: Config, guide: bool = True) -> dict:
     """Runs a pretraining to its end, or continues one from its last checkpoint.
 
     Args:
         config: the run; its directory is `config.run_dir`. A directory that holds a
             run of the same configuration is continued. Of several workers (TF_CONFIG)
             the first one's is that, and the others' are worker-N inside of it.
+        guide: whether to print at the end where things are and what to type next.
 
     Returns:
         The closing figures: "knn" and "linear" accuracies (0 to 1) of "raw_pixels",
@@ -78,8 +79,10 @@ def pretrain(config: Config) -> dict:
     if config.train.deterministic:
         tf.config.experimental.enable_op_determinism()
     keras.mixed_precision.set_global_policy(config.train.precision)
+    if config.augment.jit_compile or config.train.jit_compile:
+        hide_first_compilation()
     try:
-        return _run(config, strategy, run_dir)
+        return _run(config, strategy, run_dir, guide)
     except (OSError, *_FILE_ERRORS) as error:
         raise callbacks.RunError(_interrupted(error, run_dir)) from error
     except tf.errors.InvalidArgumentError as error:
@@ -94,7 +97,7 @@ def pretrain(config: Config) -> dict:
         keras.mixed_precision.set_global_policy("float32")
 
 
-def _run(config, strategy, run_dir):
+def _run(config, strategy, run_dir, guide):
     source = open_data(config.data, config)
     batch = config.train.batch_size
     steps = config.train.steps_per_epoch or steps_per_epoch(source, batch)
@@ -128,12 +131,13 @@ def _run(config, strategy, run_dir):
         checkpoints.start_from(first_weights)
         log.info("Starting from the weights of %s.", config.train.start_from)
     dataset = _distributed(config, strategy, source, start_step=done * steps)
-    progress = callbacks.Progress()
+    probes = monitor.probes if monitor else []
+    progress = callbacks.Progress(probes=[probe.name for probe in probes])
     progress.first_epoch = done
     watchers = [
         callbacks.FiniteLoss(),
         callbacks.TrainingHealth(batch),
-        *(monitor.probes if monitor else []),
+        *probes,
         history,
         callbacks.TensorBoard(
             run_dir / "tensorboard",
@@ -145,6 +149,7 @@ def _run(config, strategy, run_dir):
         progress,
     ]
     if done < config.train.epochs:
+        announce_columns(config, model)
         model.fit(
             dataset,
             epochs=config.train.epochs,
@@ -154,7 +159,7 @@ def _run(config, strategy, run_dir):
             verbose=0,
         )
     figures = close(
-        config, model, monitor, album, baselines, history, source.num_examples
+        config, model, monitor, album, baselines, history, source.num_examples, guide
     )
     return {**figures, "run_dir": str(run_dir)}
 
