@@ -7,12 +7,12 @@ PACKAGE = pathlib.Path(__file__).resolve().parents[1] / "moco_tf"
 TIERS = (
     (
         "lanes",
+        "log",
         "mistakes",
         "shell",
     ),
     (
         "config",
-        "log",
         "distribution",
         "optimizers",
         "precision",

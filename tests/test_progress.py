@@ -1,15 +1,22 @@
 """The table of epochs, the lines between its rows, and the width of both."""
 
+import logging
+import os
 import re
+import subprocess
+import sys
 
 import pytest
 import tensorflow as tf
+from commands import ROOT
 from tiny import noise_batches, small_encoder
 
 import moco_tf
 from moco_tf import log
 from moco_tf.callbacks import Progress, TrainingHealth, progress
 from moco_tf.optimizers import SGD
+
+COLUMNS = {**progress.CONTRAST, "linear": "linear", **progress.SPEED}
 
 
 class Linear(tf.keras.callbacks.Callback):
@@ -30,16 +37,8 @@ def shown(capsys, epochs=3, steps=4, **settings):
 
 @pytest.mark.parametrize("bars", [False, True])
 def test_each_epoch_is_a_row_of_a_table(bars, capsys):
-    heads, *rows = shown(capsys, probes=["linear"], bars=bars).out.splitlines()
-    assert heads.split() == [
-        "epoch",
-        "loss",
-        "own",
-        "key",
-        "linear",
-        "images/s",
-        "left",
-    ]
+    heads, *rows = shown(capsys, columns=COLUMNS, bars=bars).out.splitlines()
+    assert heads.split() == "epoch loss own key linear images/s left".split()
     number = r"\d+\.\d %|-"
     row = rf" *(\d)/3 +\d+\.\d{{3}} +({number}) +({number}) +[\d,]+ +([\d:]+)"
     found = [re.fullmatch(row, line) for line in rows]
@@ -50,23 +49,23 @@ def test_each_epoch_is_a_row_of_a_table(bars, capsys):
 
 
 def test_table_of_a_long_run_with_all_probes_fits_80_columns():
-    table = Progress(bars=False, probes=["knn", "linear"])
+    table = Progress(bars=False, columns={**COLUMNS, "knn": "kNN"})
     table.set_params({"epochs": 1000, "steps": 5004})
     table.set_model(None)
-    cells = ["123.456", "100.0 %", "100.0 %", "100.0 %"]
-    row = table._row("1000/1000", cells, "123,456", "123:00:00")
+    cells = ["123.456", "100.0 %", "100.0 %", "123,456", "100.0 %"]
+    row = table._row("1000/1000", cells, "123:00:00")
     assert len(row) <= 80
-    assert re.split(" {1,}(?!%)", row)[1:] == [*cells, "123,456", "123:00:00"]
+    assert re.split(" {1,}(?!%)", row)[1:] == [*cells, "123:00:00"]
 
 
 def test_file_gets_a_line_when_a_minute_is_over(capsys, monkeypatch):
-    monkeypatch.setattr(progress, "_HEARTBEAT", 0.0)
+    monkeypatch.setattr(log, "HEARTBEAT", 0.0)
     lines = shown(capsys, epochs=2, bars=False).out.splitlines()
     beats = [line for line in lines if line.startswith("  in ")]
     assert len(beats) == 2 * 4
     beat = r"  in 1/2: step 2/4, loss \d\.\d{3}, own key \d+\.\d %, [\d:]+ left"
     assert re.fullmatch(beat, beats[1]), beats[1]
-    monkeypatch.setattr(progress, "_HEARTBEAT", 60.0)
+    monkeypatch.setattr(log, "HEARTBEAT", 60.0)
     assert "  in " not in shown(capsys, bars=False).out
 
 
@@ -88,3 +87,34 @@ def test_long_messages_are_wrapped_but_not_their_commands():
     assert command in lines and max(map(len, lines[:-1])) <= 80
     assert " ".join(lines) == text
     assert log._wrapped("  indented and short", 80) == "  indented and short"
+
+
+def test_work_without_a_terminal_tells_a_line_a_minute(caplog, monkeypatch):
+    monkeypatch.setattr(logging.getLogger("moco_tf"), "propagate", True)
+    caplog.set_level(logging.INFO, "moco_tf")
+    assert list(log.watched(range(3), "reading")) == [0, 1, 2]
+    assert not caplog.messages
+    monkeypatch.setattr(log, "HEARTBEAT", 0.0)
+    assert list(log.watched(range(2000), "reading")) == list(range(2000))
+    assert re.fullmatch(r"  reading: 1,000/2,000, [\d:]+ left", caplog.messages[999])
+    assert list(log.watched(iter("ab"), "spelling")) == ["a", "b"]
+    assert caplog.messages[-1] == "  spelling: 2"
+    assert list(log.watched(range(3), None)) == [0, 1, 2]
+    assert len(caplog.messages) == 2002
+
+
+def test_libraries_are_quiet_but_python_is_heard(capfd):
+    with log.quiet_libraries():
+        os.write(2, b"from a library\n")
+        print("from Python", file=sys.stderr)
+    os.write(2, b"after\n")
+    printed = capfd.readouterr().err
+    assert "library" not in printed and "after" in printed
+    script = (
+        "import os, sys; from moco_tf import log\n"
+        "with log.quiet_libraries():\n"
+        "    os.write(2, b'from a library'); print('from Python', file=sys.stderr)\n"
+        "print('end', file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, cwd=ROOT)
+    assert done.stderr == b"from Python\nend\n"

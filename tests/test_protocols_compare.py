@@ -21,6 +21,7 @@ from moco_tf.config.commands import PROTOCOLS
 from moco_tf.interchange import InterchangeError, load_pretrained
 from moco_tf.protocols import compare as compare_protocol
 from moco_tf.protocols import detect, evaluate, finetune, knn, linear, tables
+from moco_tf.protocols.output import text_table
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 
@@ -101,7 +102,7 @@ def test_figures_measured_in_unlike_ways_are_flagged(tmp_path, capsys):
     write_results(three, "knn", {"k": [20], "out": None, "seed": 0}, top1=0.7)
     (warning,) = compare(one, three)["warnings"]
     assert "knn were measured with different settings" in warning
-    assert warning in capsys.readouterr().out
+    assert warning in " ".join(capsys.readouterr().out.split())
 
 
 def judged(run, protocol, **encoder):
@@ -121,7 +122,7 @@ def test_figures_of_other_weights_are_flagged(tmp_path, capsys):
         judged(run, "linear_cached", **changed)
         (warning,) = compare(run)["warnings"]
         assert "one for knn, linear_cached are of different encoders" in warning
-        assert warning in capsys.readouterr().out
+        assert warning in " ".join(capsys.readouterr().out.split())
     trained = write_run(tmp_path, "two")
     judged(trained, "knn", weights=load_pretrained(trained).digest)
     judged(trained, "linear_cached", weights="b")
@@ -295,3 +296,16 @@ def test_mistake_is_one_line_on_stderr_and_exit_code_2(words, tmp_path):
     assert done.stderr.splitlines()[-1].startswith("error: ")
     assert "Traceback" not in done.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+def test_wide_tables_become_several_that_fit(capsys):
+    head = ["%", *(f"run number {i}" for i in range(9))]
+    table = text_table(head, [["kNN", *"123456789"]])
+    blocks = table.split("\n\n")
+    assert len(blocks) == 2 and max(map(len, table.splitlines())) <= 80
+    for block in blocks:
+        names, rule, row = block.splitlines()
+        assert row.startswith("  kNN") and set(rule.strip()) == {"-"}
+        assert len(rule) == max(len(names), len(row))
+    cells = [cell for block in blocks for cell in block.splitlines()[-1].split()]
+    assert "".join(cells).replace("kNN", "") == "123456789"

@@ -1,9 +1,12 @@
 import logging
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import tensorflow as tf
+from commands import ROOT
 from PIL import Image
 
 from moco_tf.data import DataError, from_arrays, open_source, two_views
@@ -143,6 +146,28 @@ def test_files_that_are_no_images_are_unreadable(tmp_path, caplog, suffix, conte
     (tmp_path / f"bad.{suffix}").write_bytes(content)
     assert open_folder(tmp_path).num_examples == 3
     assert f"bad.{suffix}" in caplog.text
+
+
+def test_damaged_files_print_nothing_of_libraries(tmp_path):
+    photos(tmp_path, 3)
+    save(tmp_path / "kept.webp")
+    whole = (tmp_path / "000.jpg").read_bytes()
+    (tmp_path / "marker.jpg").write_bytes(whole[:20] + b"\xff\xf0" + whole[30:])
+    (tmp_path / "short.jpg").write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "bad.webp").write_bytes(b"RIFF1234WEBPVP8 none")
+    script = (
+        "from moco_tf.data import open_source\n"
+        f"print(open_source('folder', 'train', data_dir={str(tmp_path)!r},"
+        " max_unreadable=0.9).num_examples)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT
+    )
+    assert done.stdout == "4\n", done.stderr
+    left = [line for line in done.stderr.splitlines() if "left out" in line]
+    assert len(left) == 1 and "bad.webp, marker.jpg" in left[0]
+    for word in ("Traceback", "PIL", "marker type", "UNKNOWN", "Corrupt"):
+        assert word not in done.stderr
 
 
 def test_too_many_unreadable_images_stop_the_run(tmp_path):

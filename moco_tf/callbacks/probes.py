@@ -11,7 +11,7 @@ from moco_tf.evaluation import MonitorFeatures, knn_accuracy, linear_accuracy
 class _Probe(keras.callbacks.Callback):
     """Adds one accuracy to the logs every few epochs, and after the last."""
 
-    name = ""
+    name = title = ""
 
     def __init__(self, features: MonitorFeatures, every: int = 1):
         super().__init__()
@@ -48,7 +48,7 @@ class KNN(_Probe):
     Source: Wu et al. 2018 (arXiv 1805.01978), section 3.4.
     """
 
-    name = "knn"
+    name, title = "knn", "kNN"
 
     def __init__(
         self,
@@ -83,7 +83,7 @@ class LinearProbe(_Probe):
         every: epochs between measurements.
     """
 
-    name = "linear"
+    name = title = "linear"
 
     def score(self, train, test) -> float:
         """Accuracy on test features of a classifier fitted to train features."""

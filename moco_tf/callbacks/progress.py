@@ -4,30 +4,35 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping
 
+from moco_tf import log
 from moco_tf.callbacks.bars import Bars
 
-# Name in the logs -> head of its column.
-_HEADS = {"loss": "loss", "top1": "own key", "knn": "kNN", "linear": "linear"}
-_HEARTBEAT = 60.0  # seconds
+# The columns of pretraining.
+CONTRAST = {"loss": "loss", "top1": "own key"}
+SPEED = {"images_per_second": "images/s"}
 
 
 class Progress(Bars):
     """A table with a row for each epoch, and between rows what a person waits for.
 
     That is bars with the time left on a terminal, and elsewhere, as in a file, a line
-    every minute. The column "own key" is the share of queries whose own key is nearer
-    than all negatives (the logs' "top1").
+    every minute.
 
     Args:
         bars: whether to draw bars; None draws them when stderr is a terminal.
-        probes: of "knn" and "linear", those that some epochs measure.
+        columns: name in the logs -> head of its column; None shows the loss and "own
+            key", the share of queries whose own key is nearer than all negatives (a
+            method's "top1"), and the speed. Figures are shares but for these and
+            losses.
     """
 
     last_update_time: float  # of Bars, which has no types
 
-    def __init__(self, bars: bool | None = None, probes: Sequence[str] = ()):
+    def __init__(
+        self, bars: bool | None = None, columns: Mapping[str, str] | None = None
+    ):
         bars = sys.stderr.isatty() if bars is None else bars
         super().__init__(
             show_epoch_progress=bars,
@@ -41,7 +46,7 @@ class Progress(Bars):
         )
         # Tensors are turned into numbers a few times a second, not every step.
         self._supports_tf_logs = True
-        self.probes = tuple(probes)
+        self.columns = {**CONTRAST, **SPEED} if columns is None else columns
         self.first_epoch = 0
 
     def on_train_begin(self, logs: dict | None = None) -> None:
@@ -51,8 +56,7 @@ class Progress(Bars):
             self.overall_progress_tqdm.update(self.first_epoch)
         self._start = self._said = time.monotonic()
         self._trained = 0
-        heads = [_HEADS[name] for name in self._columns()]
-        self._print(self._row("epoch", heads, "images/s", "left"))
+        self._print(self._row("epoch", self.columns.values(), "left"))
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
         """Opens the bar of steps."""
@@ -67,17 +71,19 @@ class Progress(Bars):
                 unit=" steps",
             )
 
-    def on_batch_end(self, batch: int, logs: dict | None = None) -> None:
+    def on_batch_end(self, batch: int, logs: dict) -> None:
         """Moves the bar of steps, or prints a line when its minute has come."""
         self._trained += 1
         self.steps_to_update += 1
         if not self.show_epoch_progress:
-            if time.monotonic() - self._said >= _HEARTBEAT:
+            if time.monotonic() - self._said >= log.HEARTBEAT:
                 self._beat(batch + 1, logs)
             return
         now = time.time()
         if now - self.last_update_time >= self.update_interval:
-            self.epoch_progress_tqdm.set_description_str(_brief(logs), refresh=False)
+            self.epoch_progress_tqdm.set_description_str(
+                self._brief(logs), refresh=False
+            )
             self.epoch_progress_tqdm.update(self.steps_to_update)
             self.steps_to_update, self.last_update_time = 0, now
 
@@ -85,28 +91,24 @@ class Progress(Bars):
         """Closes the bar of steps and prints the epoch's row."""
         if self.show_epoch_progress:
             self.epoch_progress_tqdm.close()
-        cells = [_shown(name, logs.get(name)) for name in self._columns()]
-        speed = logs.get("images_per_second")
-        speed = "-" if speed is None else f"{float(speed):,.0f}"
+        cells = [_shown(name, logs.get(name)) for name in self.columns]
         total = self.params["epochs"]
         place = f"{epoch + 1:{len(str(total))}}/{total}"
-        self._print(self._row(place, cells, speed, self._left()))
+        self._print(self._row(place, cells, self._left()))
         if self.show_overall_progress:
             self.overall_progress_tqdm.update(1)
 
-    def _columns(self):
-        return [name for name in _HEADS if name in ("loss", "top1", *self.probes)]
-
-    def _row(self, place, cells, speed, left):
+    def _row(self, place, cells, left):
         total = len(str(self.params["epochs"]))
-        cells = "".join(f"{cell:>9}" for cell in cells)
-        return f"{place:>{max(5, 2 * total + 1)}}{cells}{speed:>10}{left:>10}"
+        widths = [max(9, 2 + len(head)) for head in self.columns.values()]
+        cells = "".join(f"{cell:>{width}}" for cell, width in zip(cells, widths))
+        return f"{place:>{max(5, 2 * total + 1)}}{cells}{left:>10}"
 
     def _beat(self, step, logs):
         self._said = time.monotonic()
         total, steps = self.params["epochs"], self.params["steps"]
         words = [f"step {step:,}/{steps:,}" if steps else f"step {step:,}"]
-        words += [_brief(logs), f"{self._left()} left"]
+        words += [self._brief(logs), f"{self._left()} left"]
         place = f"{self._epoch + 1:{len(str(total))}}/{total}"
         self._print(f"  in {place}: {', '.join(filter(None, words))}")
 
@@ -120,18 +122,20 @@ class Progress(Bars):
         left = (all_steps - self._trained) * elapsed / self._trained
         return self.tqdm.format_interval(left)
 
+    def _brief(self, logs):
+        """What the logs have of the columns, in a few words."""
+        known = {name: head for name, head in self.columns.items() if name in logs}
+        words = [f"{head} {_shown(name, logs[name])}" for name, head in known.items()]
+        return ", ".join(words)
+
     def _print(self, line):
         self.tqdm.write(line, file=sys.stdout)
         sys.stdout.flush()
 
 
-def _brief(logs):
-    words = [f"{_HEADS[name]} {_shown(name, logs[name])}" for name in _HEADS
-             if name in (logs or {})]  # fmt: skip
-    return ", ".join(words)
-
-
 def _shown(name, value):
     if value is None:
         return "-"
-    return f"{float(value):.3f}" if name == "loss" else f"{100 * float(value):.1f} %"
+    if name == "images_per_second":
+        return f"{float(value):,.0f}"
+    return f"{float(value):.3f}" if "loss" in name else f"{100 * float(value):.1f} %"

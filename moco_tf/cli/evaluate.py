@@ -25,6 +25,8 @@ def main(argv: Sequence[str]) -> int:
 
     def run() -> int:
         evaluation = parse_evaluation(argv)
+        if evaluation.protocol not in ON_RESULTS:
+            find_export(evaluation.paths[0])
         # TensorFlow takes seconds to import; --help and mistakes should not wait.
         import_tensorflow()
         from moco_tf.protocols import evaluate
@@ -43,7 +45,6 @@ def parse_evaluation(argv: Sequence[str]) -> Evaluation:
 
     Raises:
         ConfigError: one sentence that says what is wrong and how to mend it.
-        InterchangeError: if there is no encoder where it should be.
     """
     wants_help = "--help" in argv or "-h" in argv
     protocol, *rest = argv or ["--help"]
@@ -77,10 +78,7 @@ def parse_evaluation(argv: Sequence[str]) -> Evaluation:
         )
     settings = Reader(PROTOCOLS[protocol]).read(None, words)
     settings.check()
-    places = tuple(map(pathlib.Path, paths))
-    if protocol not in ON_RESULTS:
-        find_export(places[0])
-    return Evaluation(protocol, places, settings)
+    return Evaluation(protocol, tuple(map(pathlib.Path, paths)), settings)
 
 
 def _sort(words):

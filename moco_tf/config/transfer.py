@@ -36,7 +36,8 @@ class Finetune:
             candidates; the winner is trained again on all.
         epochs: Passes over the training images.
         batch_size: Global batch, over all replicas; a last partial batch is dropped.
-        milestones: Epochs at which the rate drops.
+        milestones: Epochs at which the rate drops (null: at 60 % and 80 % of them; []:
+            never).
         decay_factor: What each milestone multiplies the rate by.
         weight_decay: L2 term added to the gradient of every parameter.
         crop_scale: Least and greatest share of the image's area in a random crop.
@@ -59,7 +60,7 @@ class Finetune:
     held_out: float = 0.2
     epochs: int = 20
     batch_size: int = 256
-    milestones: tuple[int, ...] = (12, 16)
+    milestones: Optional[tuple[int, ...]] = None
     decay_factor: float = 0.2
     weight_decay: float = 5e-4
     crop_scale: tuple[float, float] = (0.08, 1.0)
@@ -86,10 +87,15 @@ class Finetune:
                 positive(key, value)
         inner_share("held_out", self.held_out)
         at_least(1, "epochs", self.epochs)
-        _check_milestones(self.milestones, "epochs", self.epochs)
+        _check_milestones(self.drops, "epochs", self.epochs)
         positive("decay_factor", self.decay_factor)
         _check_training(self)
         crop_shares("crop_scale", self.crop_scale)
+
+    @property
+    def drops(self) -> tuple[int, ...]:
+        """Epochs at which the rate drops."""
+        return _drops(self.milestones, self.epochs, (0.6, 0.8))
 
 
 @dataclass(frozen=True)
@@ -148,8 +154,9 @@ class Detect:
         steps: Optimiser steps.
         batch_size: Global batch, over all replicas; at least 2 for each.
         learning_rate: Rate for a batch of 16, scaled linearly with batch_size.
-        warmup_steps: Steps of linear rise from 0.
-        milestones: Steps at which the rate drops to a tenth.
+        warmup_steps: Steps of linear rise from 0 (null: 100, or a tenth of them).
+        milestones: Steps at which the rate drops to a tenth (null: at 3/4 and 11/12 of
+            them, the published 18000 and 22000 of 24000; []: never).
         weight_decay: L2 term added to the gradient of every parameter.
         scale_jitter: Least and greatest factor on the size of an image in training.
         evaluations: How often AP is measured, evenly spread, the last time at the end;
@@ -168,8 +175,8 @@ class Detect:
     steps: int = 24000
     batch_size: int = 16
     learning_rate: float = 0.01
-    warmup_steps: int = 100
-    milestones: tuple[int, ...] = (18000, 22000)
+    warmup_steps: Optional[int] = None
+    milestones: Optional[tuple[int, ...]] = None
     weight_decay: float = 1e-4
     scale_jitter: tuple[float, float] = (0.8, 1.25)
     evaluations: int = 4
@@ -189,7 +196,7 @@ class Detect:
             f"pyramid halves to; use {max(32, round(self.image_size / 32) * 32)}.",
         )
         at_least(1, "steps", self.steps)
-        _check_milestones(self.milestones, "steps", self.steps)
+        _check_milestones(self.drops, "steps", self.steps)
         at_least(1, "evaluations", self.evaluations)
         require(
             self.steps % self.evaluations == 0,
@@ -198,7 +205,7 @@ class Detect:
         )
         positive("learning_rate", self.learning_rate)
         require(
-            0 <= self.warmup_steps < min((self.steps, *self.milestones)),
+            0 <= self.warmup < min((self.steps, *self.drops)),
             f"warmup_steps={self.warmup_steps} must be at least 0 and end before the "
             "rate drops and the run ends; use fewer.",
         )
@@ -210,6 +217,18 @@ class Detect:
         )
         _check_training(self)
 
+    @property
+    def drops(self) -> tuple[int, ...]:
+        """Steps at which the rate drops."""
+        return _drops(self.milestones, self.steps, (3 / 4, 11 / 12))
+
+    @property
+    def warmup(self) -> int:
+        """Steps of linear rise from 0."""
+        if self.warmup_steps is None:
+            return min(100, self.steps // 10)
+        return self.warmup_steps
+
 
 def _check_training(settings: Finetune | Detect) -> None:
     at_least(2, "batch_size", settings.batch_size)
@@ -218,11 +237,18 @@ def _check_training(settings: Finetune | Detect) -> None:
     not_negative("weight_decay", settings.weight_decay)
 
 
+def _drops(
+    milestones: tuple[int, ...] | None, total: int, shares: tuple[float, float]
+) -> tuple[int, ...]:
+    if milestones is not None:
+        return milestones
+    return tuple(sorted({round(share * total) for share in shares} - {0, total}))
+
+
 def _check_milestones(milestones: tuple[int, ...], key: str, total: int) -> None:
-    suggestion = [round(total * 0.6), round(total * 0.8)]
     require(
         list(milestones) == sorted(set(milestones))
         and all(0 < milestone < total for milestone in milestones),
         f"milestones={list(milestones)} must rise and lie between 0 and {key}={total}; "
-        f"use for instance {suggestion}, or [] for a constant rate.",
+        "leave them out, or use [] for a constant rate.",
     )

@@ -11,17 +11,17 @@ from collections.abc import Sequence
 import numpy as np
 import tensorflow as tf
 from PIL import Image
-from tqdm import tqdm
 
 from moco_tf.data.crops import decode
 from moco_tf.data.sources import DataError, Source
 from moco_tf.data.threads import CORES, untuned
+from moco_tf.log import quiet_libraries, watched
 
 _DIRECT = (".jpg", ".jpeg", ".png")
 _CONVERTED = (".bmp", ".gif", ".webp")
 _SPLITS = ("train", "val", "validation", "test")
 _NAMED = 10
-_PROGRESS_FROM = 10_000
+_BATCH = 64
 
 _log = logging.getLogger(__name__)
 
@@ -169,9 +169,12 @@ def _read(file: tf.Tensor, converts: bool) -> tf.Tensor:
 def _to_png(data: bytes) -> bytes:
     # The one place with Python per image: TensorFlow reads no WebP, and its BMP and GIF
     # decoders take only some numbers of channels.
-    with Image.open(io.BytesIO(data)) as image:
-        has_alpha = "A" in image.getbands() or "transparency" in image.info
-        converted = image.convert("RGBA" if has_alpha else "RGB")
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            has_alpha = "A" in image.getbands() or "transparency" in image.info
+            converted = image.convert("RGBA" if has_alpha else "RGB")
+    except Exception:  # whatever Pillow finds; TensorFlow would print a traceback
+        return b""  # which does not decode
     buffer = io.BytesIO()
     converted.save(buffer, "PNG", compress_level=1)
     return buffer.getvalue()
@@ -198,15 +201,11 @@ def readable_files(
 
     dataset = tf.data.Dataset.from_tensor_slices(files).enumerate()
     dataset = dataset.map(check, num_parallel_calls=CORES)
-    dataset = dataset.ignore_errors(log_warning=False).batch(64).prefetch(2)
+    dataset = dataset.ignore_errors(log_warning=False).batch(_BATCH).prefetch(2)
     count = int(files.shape[0])
-    readable = []
-    with tqdm(
-        total=count, desc="checking images", disable=count < _PROGRESS_FROM
-    ) as bar:
-        for indices in untuned(dataset).as_numpy_iterator():
-            readable.append(indices)
-            bar.update(len(indices))
+    batches = untuned(dataset).as_numpy_iterator()
+    with quiet_libraries():
+        readable = list(watched(batches, "checking images", -(-count // _BATCH)))
     return np.concatenate(readable) if readable else np.zeros(0, np.int64)
 
 

@@ -6,15 +6,14 @@ import dataclasses
 
 import numpy as np
 import tensorflow as tf
-from tqdm import tqdm
 
 from moco_tf.data.crops import DRAWS, decode, random_boxes, resized_crop
 from moco_tf.data.order import VIEWS, EpochOrder, finished, stream_key
 from moco_tf.data.sources import DataError, Source, check_channels
 from moco_tf.data.threads import CORES, untuned
+from moco_tf.log import watched
 
 _BATCH = 4096
-_PROGRESS_FROM = 100_000
 
 
 def labelled_crops(
@@ -99,14 +98,9 @@ def labels_of(source: Source) -> np.ndarray:
         return source.labels
     dataset = source.dataset.map(lambda element: (element["id"], element["label"]))
     labels = np.full(source.num_examples, -1, np.int64)
-    batches = tqdm(
-        untuned(dataset.batch(_BATCH)).as_numpy_iterator(),
-        desc="reading labels",
-        total=-(-len(labels) // _BATCH),
-        leave=False,
-        disable=len(labels) < _PROGRESS_FROM,
-    )
-    for ids, values in batches:
+    batches = untuned(dataset.batch(_BATCH)).as_numpy_iterator()
+    count = -(-len(labels) // _BATCH)
+    for ids, values in watched(batches, "reading labels", count):
         labels[ids] = values
     return labels
 

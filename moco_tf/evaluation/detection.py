@@ -9,7 +9,6 @@ import keras_cv
 import numpy as np
 import tensorflow as tf
 from tensorflow import keras
-from tqdm import tqdm
 
 from moco_tf import optimizers
 from moco_tf.config.transfer import Detect
@@ -17,6 +16,7 @@ from moco_tf.data.sources import Source
 from moco_tf.data.threads import untuned
 from moco_tf.encoders import BatchNormalization, clone
 from moco_tf.evaluation.average_precision import Boxes, average_precision
+from moco_tf.log import watched
 
 log = logging.getLogger("moco_tf")
 
@@ -124,8 +124,8 @@ def compile_detector(model: keras_cv.models.RetinaNet, settings: Detect) -> None
         # An epoch of one step: the settings count in steps.
         epochs=settings.steps,
         steps_per_epoch=1,
-        milestones=settings.milestones,
-        warmup_epochs=settings.warmup_steps,
+        milestones=settings.drops,
+        warmup_epochs=settings.warmup,
     )
     # Keras adds gradients up over replicas, and each replica's loss is a mean.
     share = 1 / tf.distribute.get_strategy().num_replicas_in_sync
@@ -176,8 +176,7 @@ class Detector:
         Yields:
             One `Boxes` for each image, in order, with scores from 0.05 up.
         """
-        batches = tqdm(batches, desc=progress, leave=False, disable=progress is None)
-        for batch in batches:
+        for batch in watched(batches, progress):
             found = {key: value.numpy() for key, value in self._function(batch).items()}
             for row, number in enumerate(batch["id"].numpy()):
                 kept = slice(found["num_detections"][row])
@@ -222,7 +221,7 @@ class AveragePrecision(keras.callbacks.Callback):
         self.measured = []
 
     def on_epoch_end(self, epoch: int, logs: dict) -> None:
-        """Finds boxes in all images and scores them, unless training diverged."""
+        """Adds "AP" and "AP50" on all images to the logs, unless training diverged."""
         if not np.isfinite(logs["loss"]):
             return
         title = "finding boxes" if self.progress else None
@@ -230,5 +229,4 @@ class AveragePrecision(keras.callbacks.Callback):
         figures = average_precision(self.truth, found, self.class_names)
         step = int(self.model.optimizer.iterations.numpy())
         self.measured.append({"step": step, **figures})
-        shown = [f"{name} {100 * figures[name]:.1f} %" for name in ("AP", "AP50")]
-        log.info("step %d  %s", step, "  ".join(shown))
+        logs.update({name: figures[name] for name in ("AP", "AP50")})

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 import tensorflow as tf
 from tensorflow import keras
-from tqdm import tqdm
 
 from moco_tf.data.labelled import even_batches
+from moco_tf.log import watched
 
 
 @dataclass(frozen=True)
@@ -93,15 +93,8 @@ class FeatureExtractor:
         """
         parts, labels, ids = [], [], []
         length = int(dataset.cardinality())  # negative where unknown
-        bar = tqdm(
-            self._encoded(dataset),
-            desc=progress,
-            total=length if length >= 0 else None,
-            leave=False,
-            unit="batch",
-            disable=None if progress else True,
-        )
-        for features, label, number in bar:
+        total = length if length >= 0 else None
+        for features, label, number in watched(self._encoded(dataset), progress, total):
             parts.append(features.numpy())
             labels.append(label.numpy())
             ids.append(number.numpy())

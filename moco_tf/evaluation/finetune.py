@@ -125,7 +125,7 @@ def fit_classifier(
         learning_rate * batch / 256,
         epochs=settings.epochs,
         steps_per_epoch=steps,
-        milestones=settings.milestones,
+        milestones=settings.drops,
         decay_factor=settings.decay_factor,
     )
     crops = labelled_crops(

@@ -10,9 +10,9 @@ from collections.abc import Sequence
 
 import numpy as np
 import tensorflow as tf
-from tqdm import tqdm
 
 from moco_tf.evaluation.features import checked_labels
+from moco_tf.log import watched
 from moco_tf.precision import full_float32
 
 # Similarities held at once: 2**25 float32 are 128 MiB.
@@ -112,23 +112,17 @@ def knn_predict_all(
     rising = sorted(set(ks))
     for k in (rising[0], rising[-1]):
         _check_k(k, len(train_features))
-    bar = tqdm(
-        total=len(test_features),
-        desc=progress,
-        leave=False,
-        disable=None if progress else True,
-    )
     predicted = []
-    with bar:
-        for similarity, index in _neighbours(train_features, test_features, rising[-1]):
-            labels = tf.gather(dense, index)
-            predicted.append(
-                [
-                    _winners(similarity, labels, len(classes), rising, temperature)
-                    for temperature in temperatures
-                ]
-            )
-            bar.update(len(index))
+    for similarity, index in _neighbours(
+        train_features, test_features, rising[-1], progress
+    ):
+        labels = tf.gather(dense, index)
+        predicted.append(
+            [
+                _winners(similarity, labels, len(classes), rising, temperature)
+                for temperature in temperatures
+            ]
+        )
     predicted = np.concatenate(predicted, axis=2)
     return classes[predicted[:, [rising.index(k) for k in ks]]]
 
@@ -155,7 +149,7 @@ def nearest_neighbours(
     return index.astype(np.int64), similarity
 
 
-def _neighbours(features, queries, k):
+def _neighbours(features, queries, k, progress=None):
     """Yield (similarity, index), each (chunk, k), over chunks of the queries."""
     features, queries = np.asarray(features), np.asarray(queries)
     count = len(features)
@@ -169,7 +163,7 @@ def _neighbours(features, queries, k):
         raise ValueError("The test set is empty; kNN needs at least one example.")
     features = _unit_rows(features)
     chunk = max(1, _SIMILARITIES_PER_CHUNK // count)
-    for start in range(0, len(queries), chunk):
+    for start in watched(range(0, len(queries), chunk), progress):
         some = _unit_rows(queries[start : start + chunk])
         with full_float32():
             similarity = tf.matmul(some, features, transpose_b=True)

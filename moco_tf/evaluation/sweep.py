@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import tensorflow as tf
-from tqdm import tqdm
 
 from moco_tf.evaluation.features import Features, checked_labels
 from moco_tf.evaluation.linear import standardise
+from moco_tf.log import watched
 
 _MOMENTUM = 0.9
 _LOGITS_PER_CHUNK = 2**25
@@ -123,9 +123,7 @@ def _score_test(tried, best, fitted, score):
 
 def _lbfgs_candidates(learn, choose, whole, score, decays, num_classes, progress):
     candidates = []
-    hidden = None if progress else True
-    bar = tqdm(decays, desc="L-BFGS", leave=False, disable=hidden)
-    for decay in bar:
+    for decay in watched(decays, "L-BFGS" if progress else None):
         fitted = _lbfgs(learn, decay, num_classes)
         ((top1, _),) = _accuracies(fitted, choose)
         candidates.append(Candidate("lbfgs", decay, held_out=top1))
@@ -170,10 +168,8 @@ def _sgd(data, candidates, num_classes, epochs, batch_size, seed, progress):
     weights = tf.Variable(tf.zeros((rows.shape[1] + 1, columns)))
     velocity = tf.Variable(tf.zeros_like(weights))
     random = np.random.default_rng(seed)
-    hidden = None if progress else True
-    bar = tqdm(range(epochs), desc=progress, leave=False, disable=hidden)
     epoch_step = tf.function(_sgd_epoch)
-    for epoch in bar:
+    for epoch in watched(range(epochs), progress):
         order = random.permutation(len(data[0]))[: steps * batch]
         epoch_step(
             rows,

@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from moco_tf.interchange.pretrained import Pretrained
 from moco_tf.interchange.serving import PixelEncoder
+from moco_tf.log import quiet_libraries
 
 
 def write_tflite(pretrained: Pretrained, path: Path, quantise: bool = False) -> None:
@@ -27,7 +28,8 @@ def write_tflite(pretrained: Pretrained, path: Path, quantise: bool = False) -> 
     converter = tf.lite.TFLiteConverter.from_concrete_functions([graph], module)
     if quantise:
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
-    path.write_bytes(converter.convert())
+    with quiet_libraries():
+        path.write_bytes(converter.convert())
 
 
 def tflite_features(path: Path, images: np.ndarray) -> np.ndarray:

@@ -11,6 +11,7 @@ import tensorflow as tf
 from tensorflow import keras
 
 from moco_tf import callbacks
+from moco_tf.callbacks.progress import CONTRAST, SPEED
 from moco_tf.config import Config, ConfigError, dump, validate
 from moco_tf.config.identity import other_run
 from moco_tf.data.pipeline import steps_per_epoch, two_views
@@ -132,7 +133,8 @@ def _run(config, strategy, run_dir, guide):
         log.info("Starting from the weights of %s.", config.train.start_from)
     dataset = _distributed(config, strategy, source, start_step=done * steps)
     probes = monitor.probes if monitor else []
-    progress = callbacks.Progress(probes=[probe.name for probe in probes])
+    measured = {probe.name: probe.title for probe in probes}
+    progress = callbacks.Progress(columns={**CONTRAST, **measured, **SPEED})
     progress.first_epoch = done
     watchers = [
         callbacks.FiniteLoss(),

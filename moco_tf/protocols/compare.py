@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from moco_tf.config import ConfigError, load_config
 from moco_tf.config.protocols import Compare
 from moco_tf.interchange.pretrained import present_digest
+from moco_tf.log import say
 from moco_tf.protocols.figures import grouped_points
 from moco_tf.protocols.output import (
     mean_and_spread,
@@ -98,19 +99,16 @@ def run(settings: Compare, paths: Sequence[pathlib.Path]) -> dict:
     }
     picture = grouped_points("Figures by run, %", names, shown)
     write_results(folder, document, rows, {"compare": picture})
-    table = [
-        [
-            name,
-            str(len(group)),
-            *(mean_and_spread(shares[i]) for shares in shown.values()),
-        ]
-        for i, (name, group) in enumerate(zip(names, groups))
-    ]
-    print(text_table(["%", "runs", *shown], table))
+    table = [[name, *map(mean_and_spread, of_runs)] for name, of_runs in shown.items()]
+    if any(len(group) > 1 for group in groups):
+        table.insert(0, ["runs", *(str(len(group)) for group in groups)])
+    say(text_table(["%", *names], table))
+    if document["differences"]:
+        say("")
     for key, settings_of in document["differences"].items():
-        print(f"\n{key}: " + ", ".join(f"{n} {v}" for n, v in settings_of.items()))
+        say(f"{key}: " + ", ".join(f"{n} {v}" for n, v in settings_of.items()))
     for warning in document["warnings"]:
-        print(f"\n{warning}")
+        say(f"\n{warning}")
     print(f"\nWritten to {folder}.")
     return document
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import tensorflow as tf
 from tensorflow import keras
@@ -62,6 +62,9 @@ def run(settings: Detect, pretrained: Pretrained) -> dict:
         DataError: the data cannot be had or do not fit.
     """
     folder = results_folder(pretrained.path / "report" / "detect", settings.out)
+    settings = replace(
+        settings, milestones=settings.drops, warmup_steps=settings.warmup
+    )
     try:
         require_pycocotools()
     except ImportError as error:
@@ -183,11 +186,12 @@ def _train(start, settings, pretrained, train, test, truth):
     )
     detector = Detector(model, lambda images: normalise(images, training=False))
     precision = AveragePrecision(detector, whole, truth, train.class_names, True)
+    progress = Progress(columns={"loss": "loss", "AP": "AP", "AP50": "AP50"})
     history = model.fit(
         batches.map(example, num_parallel_calls=CORES),
         epochs=settings.evaluations,
         steps_per_epoch=settings.steps // settings.evaluations,
-        callbacks=[keras.callbacks.TerminateOnNaN(), precision, Progress()],
+        callbacks=[keras.callbacks.TerminateOnNaN(), precision, progress],
         verbose=0,
     ).history
     if not math.isfinite(history["loss"][-1]):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import math
 import pathlib
@@ -62,6 +63,7 @@ def run(settings: Finetune, pretrained: Pretrained) -> dict:
                 f"save={settings.save} would replace {pretrained.path}, the encoder "
                 "itself; name another folder.",
             )
+    settings = dataclasses.replace(settings, milestones=settings.drops)
     replicas = tf.distribute.get_strategy().num_replicas_in_sync
     require(
         settings.batch_size % replicas == 0,

@@ -157,7 +157,7 @@ class Trial:
             channels=self.pretrained.channels,
             learning_rate=rate,
             head_multiplier=multiplier,
-            callbacks=[Progress()],
+            callbacks=[Progress(columns={"loss": "loss", "top1": "top-1"})],
         )
         return model, history
 

@@ -78,6 +78,7 @@ class _Score(keras.callbacks.Callback):
         score = self.model.score(self.test)
         score = {f"test_{name}": value for name, value in score.items()}
         self.rows.append({"epoch": epoch + 1, "learning_rate": rate, **train, **score})
+        logs.update(score)
 
 
 def train(
@@ -117,11 +118,13 @@ def train(
     )
     model.compile(SGD(recipe.make_schedule(steps), momentum=0.9, weight_decay=0.0))
     score = _Score(test)
+    columns = {"loss": "loss", "top1": "top-1", "test_loss": "test loss"}
+    progress = Progress(columns={**columns, "test_top1": "test top-1"})
     model.fit(
         dataset,
         epochs=recipe.epochs,
         steps_per_epoch=steps,
-        callbacks=[score, Progress(), keras.callbacks.TerminateOnNaN()],
+        callbacks=[score, progress, keras.callbacks.TerminateOnNaN()],
         verbose=0,
     )
     if weights_digest(pretrained.encoder.get_weights()) != before:

@@ -20,6 +20,7 @@ from matplotlib.figure import Figure
 from moco_tf.config import ConfigError
 from moco_tf.config.reader import plain
 from moco_tf.interchange import Pretrained
+from moco_tf.log import say
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -108,9 +109,9 @@ def conclude(
         "settings": plain(dataclasses.asdict(settings)),
     }
     write_results(folder, document, outcome.rows, outcome.pictures)
-    print(outcome.table)
+    say(f"\n{outcome.table}")
     if outcome.warning:
-        print(f"\n{outcome.warning}")
+        say(f"\n{outcome.warning}")
     print(f"\nWritten to {folder}.")
     return document
 
@@ -143,19 +144,43 @@ def write_results(
         shutil.rmtree(staging, ignore_errors=True)
 
 
-def text_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Columns of text, the first one left-aligned, the others right-aligned."""
-    cells = [list(header), *map(list, rows)]
-    widths = [max(len(row[i]) for row in cells) for i in range(len(header))]
-    lines = [
-        "  ".join(
-            cell.rjust(width) if i else cell.ljust(width)
-            for i, (cell, width) in enumerate(zip(row, widths))
-        ).rstrip()
-        for row in cells
+def text_table(
+    header: Sequence[str], rows: Sequence[Sequence[str]], width: int = 80
+) -> str:
+    """Columns of text, the first one left-aligned, the others right-aligned.
+
+    Args:
+        header: a head for each column.
+        rows: their cells.
+        width: a wider table becomes several, one below the other, each of which begins
+            with the first column.
+    """
+    columns = [
+        _aligned(cells, left=not number)
+        for number, cells in enumerate(zip(header, *rows))
     ]
-    rule = "-" * (sum(widths) + 2 * (len(widths) - 1))
-    return "\n".join(f"  {line}" for line in (lines[0], rule, *lines[1:]))
+    first, *others = columns
+    tables, shown = [], [first]
+    for column in others:
+        if len(shown) > 1 and 2 + _width([*shown, column]) > width:
+            tables.append(shown)
+            shown = [first]
+        shown.append(column)
+    return "\n\n".join(map(_table, [*tables, shown]))
+
+
+def _aligned(cells, left):
+    width = max(map(len, cells))
+    return [cell.ljust(width) if left else cell.rjust(width) for cell in cells]
+
+
+def _width(columns):
+    return sum(len(column[0]) + 2 for column in columns) - 2
+
+
+def _table(columns):
+    head, *rows = ("  ".join(cells).rstrip() for cells in zip(*columns))
+    return "\n".join(f"  {line}" for line in (head, "-" * _width(columns), *rows))
 
 
 def summary(shares: Sequence[float]) -> dict[str, float | int | None]:

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from moco_tf.config import ConfigError, load_config
 from moco_tf.config.protocols import Tables
 from moco_tf.config.sweep import Row, Sweep, load_sweep
+from moco_tf.log import say
 from moco_tf.protocols.figures import dots, lines
 from moco_tf.protocols.output import (
     mean_and_spread,
@@ -90,10 +91,10 @@ def _table(settings, path):
         for row, of_row in zip(rows, finished)
     ]
     heads = ["row", "runs", f"{settings.figure}, %", "published, %", "images/s", "GiB"]
-    print(f"{sweep.title}; {document['data']}\n")
-    print(text_table(heads, text))
+    say(f"{sweep.title}; {document['data']}\n")
+    say(text_table(heads, text))
     if sweep.source:
-        print(f"\npublished: {sweep.source}")
+        say(f"\npublished: {sweep.source}")
     print(f"\nWritten to {folder}.")
     return document
 
@@ -159,7 +160,7 @@ def _data(path, sweep):
     width = f" of width {encoder.width}" if encoder.name.startswith("resnet") else ""
     return (
         f"{data.name or data.source} {data.split}, {encoder.name}{width}, "
-        f"{' or '.join(map(str, epochs))} epochs"
+        f"{' or '.join(map(str, epochs))} epoch{'s' * (epochs != [1])}"
     )
 
 
