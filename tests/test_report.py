@@ -74,10 +74,13 @@ def test_history_of_a_short_run_is_drawn(tmp_path, epochs):
     assert plot_history(history, tmp_path / "h.png", negatives=64).stat().st_size > 1e4
 
 
-def test_history_without_probes_is_drawn(tmp_path):
+def test_history_without_probes_has_no_panel_for_them(tmp_path, saved_figures):
     path = tmp_path / "history.csv"
     path.write_text("epoch,loss,top1,top5\n1,3.0,0.1,0.2\n2,2.5,0.2,0.4\n")
     assert plot_history(path, tmp_path / "h.png").exists()
+    titles = [axes.get_title(loc="left") for axes in saved_figures[0].axes]
+    assert not any("frozen features" in title for title in titles)
+    assert all(axes.lines for axes in saved_figures[0].axes[:2])
 
 
 def test_empty_history_is_explained(tmp_path):
@@ -101,6 +104,10 @@ def test_gallery_draws_neighbours_but_not_the_query_again(tmp_path, saved_figure
     )
     panels = [axes for axes in saved_figures[0].axes if axes.images]
     assert len(panels) == 3 * 3
+    heads = [axes.get_title() for axes in panels[:3]]
+    assert heads == ["query", "1", "2"]
+    legend = [text.get_text() for text in saved_figures[0].texts]
+    assert {"same class", "another"} <= set(legend)
     names = [axes.get_xlabel() for axes in panels[::3]]
     assert names == ["a", "b", "c"]
     for query, *neighbours in zip(*[iter(panels)] * 3):
@@ -108,6 +115,19 @@ def test_gallery_draws_neighbours_but_not_the_query_again(tmp_path, saved_figure
         for axes in neighbours:
             assert not np.array_equal(axes.images[0].get_array(), shown)
             assert axes.spines["top"].get_visible()
+
+
+def test_gallery_names_the_files(tmp_path, saved_figures):
+    images, features, _ = gallery_data(3)
+    names = ["b/a.jpg", "holiday/2024/sunset.jpg", "a-very-long-name-of-a-file.jpg"]
+    unlabelled = np.full(3, -1)
+    neighbour_gallery(
+        images, features, unlabelled, [], tmp_path / "g.png", file_names=names
+    )
+    panels = [axes for axes in saved_figures[0].axes if axes.images]
+    shown = {axes.get_xlabel() for axes in panels}
+    assert shown == {"b/a.jpg", "sunset.jpg", "a-very-…-file.jpg"}
+    assert "same class" not in [text.get_text() for text in saved_figures[0].texts]
 
 
 @pytest.mark.parametrize("channels", [1, 4])

@@ -90,7 +90,15 @@ def open_folder(
 
     dataset = tf.data.Dataset.range(len(readable))
     dataset = dataset.map(load, num_parallel_calls=CORES, deterministic=True)
-    return Source(dataset, len(readable), len(names), names, load=load, labels=labels)
+    return Source(
+        dataset,
+        len(readable),
+        len(names),
+        names,
+        load=load,
+        labels=labels,
+        file_names=[paths[index] for index in readable],
+    )
 
 
 def _find_root(data_dir, split):

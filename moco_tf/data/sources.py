@@ -37,6 +37,8 @@ class Source:
             folder, an array). The pipeline then shuffles perfectly and resumes freely.
         labels: int64 (num_examples,) in the order of the ids, where they are known
             without reading the examples.
+        file_names: Where each example comes from, in the order of the ids; empty where
+            that has no name.
         shuffled: int64 scalar seed -> all elements in an order of that seed, where the
             source can shuffle coarsely (the files of a TFDS set); a shuffle buffer
             does the rest.
@@ -50,6 +52,7 @@ class Source:
     load: Callable[[tf.Tensor], dict[str, tf.Tensor]] | None = None
     shuffled: Callable[[tf.Tensor], tf.data.Dataset] | None = None
     labels: np.ndarray | None = None
+    file_names: Sequence[str] = ()
 
 
 def from_arrays(

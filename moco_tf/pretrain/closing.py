@@ -146,6 +146,7 @@ def _pictures(config, model, album, baselines, history):
             labels,
             album.class_names,
             folder / "neighbours.png",
+            file_names=album.file_names,
         )
     return pictures
 

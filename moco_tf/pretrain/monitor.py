@@ -98,7 +98,8 @@ class Monitor:
             step = int(model.optimizer.iterations.numpy())
             return self.features.get(model.encoder, step)[1].features[shown]
 
-        self.album = _album(_in_batches(subset(test, shown), config), test, features)
+        some = subset(test, shown)
+        self.album = _album(_in_batches(some, config), some, features)
 
     def baselines(self, model, run_dir, resumed: bool) -> dict:
         """Accuracies on raw pixels and of the untrained encoder, measured once.
@@ -171,7 +172,7 @@ def training_album(config: Config, source: Source, model) -> Album:
             newest[step] = extractor.extract(batches).features
         return newest[step]
 
-    return _album(batches, source, features)
+    return _album(batches, some, features)
 
 
 def _album(batches, source, features):
@@ -181,7 +182,7 @@ def _album(batches, source, features):
         images, labels = map(np.concatenate, zip(*rows))
         return images, labels
 
-    return Album(load, source.class_names, features)
+    return Album(load, source.class_names, features, source.file_names)
 
 
 def _in_batches(source, config):

@@ -13,7 +13,7 @@ from moco_tf.config import ConfigError, load_config
 from moco_tf.config.protocols import Compare
 from moco_tf.interchange.pretrained import present_digest
 from moco_tf.log import say
-from moco_tf.protocols.figures import grouped_points
+from moco_tf.protocols.figures import grouped_bars
 from moco_tf.protocols.output import (
     mean_and_spread,
     results_folder,
@@ -97,7 +97,10 @@ def run(settings: Compare, paths: Sequence[pathlib.Path]) -> dict:
         for figure in figures
         if not figure.endswith(" top5")
     }
-    picture = grouped_points("Figures by run, %", names, shown)
+    by_run = {
+        name: [of_runs[i] for of_runs in shown.values()] for i, name in enumerate(names)
+    }
+    picture = grouped_bars("Figures by run, %", list(shown), by_run)
     write_results(folder, document, rows, {"compare": picture})
     table = [[name, *map(mean_and_spread, of_runs)] for name, of_runs in shown.items()]
     if any(len(group) > 1 for group in groups):

@@ -28,7 +28,7 @@ from moco_tf.evaluation.detection import (
     true_boxes,
 )
 from moco_tf.interchange import Pretrained
-from moco_tf.protocols.figures import curves, grouped_points
+from moco_tf.protocols.figures import curves, grouped_bars
 from moco_tf.protocols.output import (
     Outcome,
     conclude,
@@ -220,5 +220,5 @@ def _pictures(arms, class_names):
     }
     return {
         "curves": curves(steps, panels, x_label="step"),
-        "classes": grouped_points("AP50 by class, %", class_names, of_class),
+        "classes": grouped_bars("AP50 by class, %", class_names, of_class),
     }

@@ -2,16 +2,34 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
+import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 
 from moco_tf.report import look
 
 _NAMED_CLASSES = 30  # more names than this cannot be read
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One figure of all rows of a sweep.
+
+    Attributes:
+        title: what it is, with its unit.
+        values: for each row its mean, NaN where there is none.
+        spreads: for each row the standard deviation of its seeds, NaN where it has one.
+        is_cost: whether it is speed or memory, drawn as bars from 0; else the best row
+            is marked.
+    """
+
+    title: str
+    values: np.ndarray
+    spreads: np.ndarray
+    is_cost: bool = False
 
 
 def confusion_matrix(
@@ -40,16 +58,14 @@ def confusion_matrix(
     for spine in axes.spines.values():
         spine.set_visible(False)
     if classes > _NAMED_CLASSES:
+        axes.set_xlabel(f"predicted, {classes} classes in their order", fontsize=9)
+        axes.set_ylabel("label", fontsize=9)
         return figure
     rows = [f"{n}  {100 * shares[i, i]:.0f} %" for i, n in enumerate(class_names)]
     axes.set_xticks(range(classes), class_names, rotation=90)
     axes.set_yticks(range(classes), rows)
-    for (row, column), share in np.ndenumerate(shares):
-        if share >= 0.005:
-            colour = "white" if share > 0.5 else look.INK
-            text = f"{100 * share:.0f}"
-            axes.text(column, row, text, color=colour, fontsize=7.5, ha="center",
-                      va="center")  # fmt: skip
+    texts = [[f"{100 * share:.0f}" for share in row] for row in shares]
+    _number(axes, shares, texts, shares >= 0.005, 7.5)
     return figure
 
 
@@ -71,11 +87,11 @@ def curves(
         np.atleast_1d(figure.subplots(1, len(panels))), panels.items()
     ):
         look.title(axes, title)
-        for colour, (name, values) in zip(look.COLOURS, lines.items()):
+        for colour, (name, values) in zip(look.colours(len(lines)), lines.items()):
             axes.plot(times, values, color=colour, linewidth=1.8, label=name,
                       marker="o" if len(times) == 1 else None)  # fmt: skip
         axes.set_xlabel(x_label, fontsize=8.5, color=look.GREY)
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
+        look.whole_ticks(axes, min(times), max(times))
         axes.legend(frameon=False, fontsize=8.5, labelcolor=look.INK)
         look.finish(axes)
     return figure
@@ -88,7 +104,7 @@ def heat_map(
     """Draws accuracies on a grid of settings, each with its number.
 
     Args:
-        values: float (rows, columns), 0 to 1.
+        values: float (rows, columns), 0 to 1; the greatest is marked.
         rows: a name per row.
         columns: a name per column.
         title: line above.
@@ -97,6 +113,7 @@ def heat_map(
     size = (2.2 + 0.9 * len(columns), 1.6 + 0.5 * len(rows))
     figure = Figure(figsize=size, facecolor="white", layout="constrained")
     axes = figure.add_subplot()
+    low, high = np.min(values), np.max(values)
     axes.imshow(values, cmap="Blues", aspect="auto", interpolation="nearest")
     look.title(axes, title)
     axes.set_ylabel(labels[0], fontsize=9, color=look.GREY)
@@ -104,122 +121,182 @@ def heat_map(
     axes.set_xticks(range(len(columns)), columns)
     axes.set_yticks(range(len(rows)), rows)
     axes.tick_params(colors=look.GREY, labelsize=8.5, length=0)
-    middle = (np.min(values) + np.max(values)) / 2
-    for (row, column), value in np.ndenumerate(values):
-        colour = "white" if value > middle else look.INK
-        axes.text(column, row, f"{100 * value:.1f}", color=colour, fontsize=8.5,
-                  ha="center", va="center")  # fmt: skip
+    texts = [[f"{100 * value:.1f}" for value in row] for row in values]
+    row, column = divmod(int(np.argmax(values)), len(columns))
+    texts[row][column] += " best"
+    shares = (values - low) / max(high - low, 1e-9)
+    _number(axes, shares, texts, np.ones_like(shares, bool), 8.5)
     for spine in axes.spines.values():
         spine.set_visible(False)
     return figure
 
 
-def grouped_points(
+def _number(axes, shares, texts, shown, size):
+    """Writes a text into each cell of a map in blues, in a colour that can be read."""
+    blues = matplotlib.colormaps["Blues"]
+    for row, column in np.argwhere(shown):
+        colour = look.ink_on(blues(float(shares[row, column])))
+        axes.text(column, row, texts[row][column], color=colour, fontsize=size,
+                  ha="center", va="center")  # fmt: skip
+
+
+def grouped_bars(
     title: str, groups: Sequence[str], series: Mapping[str, Sequence[Sequence[float]]]
 ) -> Figure:
-    """Draws each measured value as a point and each mean as a bar, by group.
+    """Draws each mean as a bar from 0 and each value as a point, group below group.
 
     Args:
         title: line above.
-        groups: names along the abscissa.
-        series: name of a figure -> for each group the values of its runs, 0 to 1.
+        groups: names, from above.
+        series: name of a series -> for each group its values, 0 to 1; none where it has
+            not been measured.
     """
-    size = (2.5 + 0.55 * len(groups) * len(series) + 0.8 * len(groups), 4.2)
-    figure = Figure(figsize=size, facecolor="white", layout="constrained")
+    tall = 0.22 * len(series) + 0.16
+    height = 1.0 + tall * len(groups) + 0.2 * (len(series) > 1)
+    figure = Figure(figsize=(8, height), facecolor="white", layout="constrained")
     axes = figure.add_subplot()
-    width = 0.8 / len(series)
-    for number, (name, values) in enumerate(series.items()):
-        colour = look.COLOURS[number % len(look.COLOURS)]
-        place = np.arange(len(groups)) + (number - (len(series) - 1) / 2) * width
-        filled = [i for i, of_group in enumerate(values) if len(of_group)]
-        means = [100 * np.mean(values[i]) for i in filled]
-        axes.bar(place[filled], means, 0.9 * width, color=colour, alpha=0.35,
-                 label=name)  # fmt: skip
-        for i, mean in zip(filled, means):
-            shown = 100 * np.asarray(values[i])
-            axes.plot([place[i]] * len(shown), shown, ".", color=colour, markersize=7)
-            axes.text(place[i], max(shown) + 1, f"{mean:.1f}", color=look.INK,
-                      fontsize=8, ha="center", va="bottom")  # fmt: skip
+    thick = 0.22 / tall
+    handles = []
+    for number, (name, colour) in enumerate(zip(series, look.colours(len(series)))):
+        offset = (number - (len(series) - 1) / 2) * thick
+        filled = [i for i, values in enumerate(series[name]) if len(values)]
+        means = [100 * np.mean(series[name][i]) for i in filled]
+        places = np.asarray(filled, float) + offset
+        handles.append(
+            axes.barh(places, means, 0.86 * thick, color=colour, alpha=0.4, label=name)
+        )
+        for place, i, mean in zip(places, filled, means):
+            shown = 100 * np.asarray(series[name][i])
+            axes.plot(shown, [place] * len(shown), ".", color=colour, markersize=6)
+            axes.text(max(shown) + 1, place, f"{mean:.1f}", color=look.INK, fontsize=8,
+                      ha="left", va="center")  # fmt: skip
     look.title(axes, title)
-    axes.set_xticks(range(len(groups)), groups)
-    axes.set_xlim(-0.5, len(groups) - 0.5)
-    axes.set_ylim(0, 105)
-    axes.legend(frameon=False, fontsize=8.5, labelcolor=look.INK, loc="upper left",
-                bbox_to_anchor=(1.0, 1.0))  # fmt: skip
-    look.finish(axes)
+    axes.set_yticks(range(len(groups)), groups)
+    axes.set_ylim(len(groups) - 0.5, -0.5)
+    axes.set_xlim(0, 107)
+    axes.set_xticks(range(0, 101, 20))
+    if len(series) > 1:
+        _legend(figure, handles, list(series))
+    look.finish(axes, grid="x")
     return figure
 
 
-def dots(
-    names: Sequence[str], panels: Mapping[str, Sequence[Sequence[float]]]
+def by_row(
+    names: Sequence[str], panels: Sequence[Panel], title: str, below: str
 ) -> Figure:
-    """Draws each value as a point and each mean as a stroke, a row for each name.
+    """Draws the rows of a sweep side by side, one below the other.
 
     Args:
         names: of the rows, from above.
-        panels: title -> for each row its values.
+        panels: their figures.
+        title: of the sweep.
+        below: data and number of seeds.
     """
-    size = (2.5 + 3.5 * len(panels), 1.2 + 0.42 * len(names))
+    size = (2.0 + 3.6 * len(panels), 1.5 + 0.36 * len(names))
     figure = Figure(figsize=size, facecolor="white", layout="constrained")
+    look.headline(figure, title, below)
     columns = np.atleast_1d(figure.subplots(1, len(panels), sharey=True))
-    for axes, (title, values), colour in zip(columns, panels.items(), look.COLOURS):
-        look.title(axes, title)
-        for row, shown in enumerate(values):
-            if not len(shown):
+    for axes, panel, colour in zip(columns, panels, look.colours(len(panels))):
+        look.title(axes, panel.title)
+        best = _best(panel)
+        for row, (value, spread) in enumerate(zip(panel.values, panel.spreads)):
+            if np.isnan(value):
                 continue
-            mean = np.mean(shown)
-            axes.plot(shown, [row] * len(shown), ".", color=colour, alpha=0.6)
-            axes.plot(mean, row, "|", color=colour, markersize=16, markeredgewidth=2)
+            if panel.is_cost:
+                axes.barh(row, value, 0.5, color=colour, alpha=0.4)
+            else:
+                axes.errorbar(value, row, xerr=None if np.isnan(spread) else spread,
+                              fmt="|", color=colour, markersize=13, capsize=3,
+                              markeredgewidth=2)  # fmt: skip
+            text = f"{value:,.0f}" if value >= 100 else f"{value:.1f}"
             axes.annotate(
-                f"{mean:.1f}", (mean, row), (0, 9), textcoords="offset points",
-                color=look.INK, fontsize=8, ha="center",
+                text + " best" * (row == best), (value, row), (0, 8),
+                textcoords="offset points", color=look.INK, fontsize=8, ha="center",
+                weight="bold" if row == best else "normal",
             )  # fmt: skip
         axes.margins(x=0.15)
-        axes.set_ylim(len(names) - 0.5, -0.7)
+        if panel.is_cost:
+            axes.set_xlim(left=0)
+        axes.set_ylim(len(names) - 0.5, -0.8)
         axes.set_yticks(range(len(names)), names)
         look.finish(axes, grid="both")
     return figure
 
 
-def lines(
+def by_number(
     points: Sequence[tuple[str, float]],
-    panels: Mapping[str, Sequence[Sequence[float]]],
+    panels: Sequence[Panel],
     x_label: str,
+    title: str,
+    below: str,
 ) -> Figure:
-    """Draws values over a number, a line of means for each series.
+    """Draws the rows of a sweep over a number, in a colour for each series.
+
+    Means of several seeds are joined, with their standard deviations; what one run
+    alone has measured stays a point, because a line through such would be read as a
+    trend.
 
     Args:
         points: series and abscissa of each row.
-        panels: title -> for each row its values; rows without any are left out.
+        panels: their figures.
         x_label: what the abscissa is; its axis is logarithmic if all are above 0.
+        title: of the sweep.
+        below: data and number of seeds.
     """
     columns = min(2, len(panels))
     rows = -(-len(panels) // columns)
-    size = (1.5 + 4.5 * columns, 3.8 * rows)
+    size = (1.5 + 4.5 * columns, 0.9 + 3.5 * rows)
     figure = Figure(figsize=size, facecolor="white", layout="constrained")
+    look.headline(figure, title, below)
     grid = figure.subplots(rows, columns, squeeze=False).ravel()
     for unused in grid[len(panels) :]:
         unused.set_visible(False)
     series = list(dict.fromkeys(name for name, _ in points))
     ticks = sorted({x for _, x in points})
-    for axes, (title, values) in zip(grid, panels.items()):
-        look.title(axes, title)
-        for name, colour in zip(series, itertools.cycle(look.COLOURS)):
+    handles = {}
+    for axes, panel in zip(grid, panels):
+        look.title(axes, panel.title)
+        best = _best(panel)
+        for name, colour in zip(series, look.colours(len(series))):
+            own = [i for i, (of, _) in enumerate(points) if of == name]
             own = sorted(
-                (x, list(shown))
-                for (of, x), shown in zip(points, values)
-                if of == name and len(shown)
+                (i for i in own if not np.isnan(panel.values[i])),
+                key=lambda i: points[i][1],
             )
-            means = [np.mean(shown) for _, shown in own]
-            axes.plot([x for x, _ in own], means, "o-", color=colour, label=name,
-                      linewidth=1.8, markersize=5)  # fmt: skip
-            for x, shown in own:
-                axes.plot([x] * len(shown), shown, ".", color=colour, alpha=0.5)
+            spreads = panel.spreads[own]
+            joined = np.isfinite(spreads).all() or panel.title.startswith("published")
+            handles[name] = axes.errorbar(
+                [points[i][1] for i in own], panel.values[own],
+                yerr=spreads if np.isfinite(spreads).any() else None,
+                fmt="o-" if joined else "o", color=colour, capsize=3, markersize=5.5,
+            )  # fmt: skip
+        if best is not None:
+            axes.annotate(
+                f"best {panel.values[best]:.1f}", (points[best][1], panel.values[best]),
+                (0, 8), textcoords="offset points", color=look.INK, fontsize=8.5,
+                ha="center", weight="bold",
+            )  # fmt: skip
         axes.set_xscale("log" if ticks[0] > 0 else "linear")
         axes.set_xticks(ticks, [f"{x:g}" for x in ticks])
         axes.minorticks_off()
+        axes.margins(x=0.08, y=0.15)
+        if panel.is_cost:
+            axes.set_ylim(bottom=0)
         axes.set_xlabel(x_label, fontsize=8.5, color=look.GREY)
-        if len(series) > 1:
-            axes.legend(frameon=False, fontsize=8.5, labelcolor=look.INK)
         look.finish(axes)
+    if len(series) > 1:
+        _legend(figure, [handles[name] for name in series], series)
     return figure
+
+
+def _best(panel):
+    """The row with the greatest value, if there is a choice."""
+    if panel.is_cost or np.isfinite(panel.values).sum() < 2:
+        return None
+    return int(np.nanargmax(panel.values))
+
+
+def _legend(figure, handles, names):
+    """One legend for all panels, above them at the right."""
+    figure.legend(handles, names, loc="outside upper right", ncols=min(4, len(names)),
+                  frameon=False, fontsize=8.5, labelcolor=look.INK)  # fmt: skip

@@ -17,7 +17,7 @@ from moco_tf.data.labelled import require_labels
 from moco_tf.evaluation.chance import explain_chance
 from moco_tf.interchange import Pretrained, export_saved_model
 from moco_tf.interchange.staging import check_replaceable
-from moco_tf.protocols.figures import curves, grouped_points
+from moco_tf.protocols.figures import curves, grouped_bars
 from moco_tf.protocols.finetune_trial import Trial
 from moco_tf.protocols.labelled_sets import (
     open_labelled_sets,
@@ -179,5 +179,5 @@ def _pictures(arms):
         "Top-1 on training crops, %": accuracies,
     }
     bars = {arm.start: [[arm.top1], [arm.top5]] for arm in arms}
-    accuracy = grouped_points("Test accuracy, %", ["top-1", "top-5"], bars)
+    accuracy = grouped_bars("Test accuracy, %", ["top-1", "top-5"], bars)
     return {"curves": curves(epochs, panels), "accuracy": accuracy}

@@ -8,13 +8,14 @@ import pathlib
 import statistics
 from collections.abc import Sequence
 
+import numpy as np
 from matplotlib.figure import Figure
 
 from moco_tf.config import ConfigError, load_config
 from moco_tf.config.protocols import Tables
 from moco_tf.config.sweep import Row, Sweep, load_sweep
 from moco_tf.log import say
-from moco_tf.protocols.figures import dots, lines
+from moco_tf.protocols.figures import Panel, by_number, by_row
 from moco_tf.protocols.output import (
     mean_and_spread,
     results_folder,
@@ -77,8 +78,8 @@ def _table(settings, path):
         "data": _data(path, sweep),
         "rows": rows,
     }
-    picture = _picture(sweep, finished, settings.figure)
-    write_results(folder, document, rows, {"table": picture})
+    drawn = picture(sweep, rows, settings.figure, document["data"])
+    write_results(folder, document, rows, {"table": drawn})
     text = [
         [
             row["row"],
@@ -164,23 +165,45 @@ def _data(path, sweep):
     )
 
 
-def _picture(sweep: Sweep, finished: list[list[dict]], figure: str) -> Figure:
-    published = [row.published for row in sweep.rows]
-    measured = [[100 * share for share in _shares(runs, figure)] for runs in finished]
-    panels = {f"{figure}, measured here, %": measured}
-    if any(value is not None for value in published):
-        panels["published, %"] = [[] if v is None else [v] for v in published]
+def picture(sweep: Sweep, rows: Sequence[dict], figure: str, data: str) -> Figure:
+    """Draws what a sweep has measured beside what was published.
+
+    Args:
+        sweep: its rows.
+        rows: of the table, as results.csv has them.
+        figure: the accuracy that they give.
+        data: what the rows have in common, in words.
+    """
+
+    def panel(title, key, factor, spreads=None, is_cost=False):
+        values, spreads = (
+            np.array([_float(row[name]) if name else np.nan for row in rows]) * factor
+            for name in (key, spreads)
+        )
+        return Panel(title, values, spreads, is_cost)
+
+    panels = [panel(f"{figure}, measured here, %", "mean", 100, "std")]
+    if any(row.published is not None for row in sweep.rows):
+        panels.append(panel("published, %", "published", 100))
     if sweep.cost:
-        panels["images/s"] = [_costs(runs, "images_per_second") for runs in finished]
-        memory = [_costs(runs, "peak_memory_mib") for runs in finished]
-        panels["peak memory, GiB"] = [[v / 1024 for v in row] for row in memory]
+        panels.append(panel("images/s", "images_per_second", 1, is_cost=True))
+        memory = panel("peak memory, GiB", "peak_memory_mib", 1 / 1024, is_cost=True)
+        panels.append(memory)
+    counts = sorted({int(row["runs"]) for row in rows if int(row["runs"])})
+    below = f"{data}; {' or '.join(map(str, counts))} seed{'s' * (counts != [1])} a row"
+    if counts != [1]:
+        below += ", mean and standard deviation"
     if sweep.x_label is None:
-        return dots([row.name for row in sweep.rows], panels)
+        return by_row([row.name for row in sweep.rows], panels, sweep.title, below)
     points = []
     for row in sweep.rows:
         assert row.x is not None  # load_sweep wants it beside an x_label
         points.append((row.series or sweep.name, row.x))
-    return lines(points, panels, sweep.x_label)
+    return by_number(points, panels, sweep.x_label, sweep.title, below)
+
+
+def _float(value):
+    return np.nan if value in (None, "") else float(value)
 
 
 def _number(value, factor, style):

@@ -23,11 +23,13 @@ class Album:
             unlabelled.
         class_names: name of each label; may be empty.
         features: gives float (N,F), of the encoder as it is when called.
+        file_names: a name for each image; empty where they have none.
     """
 
     load: Callable[[], tuple[np.ndarray, np.ndarray]]
     class_names: Sequence[str]
     features: Callable[[], np.ndarray]
+    file_names: Sequence[str] = ()
 
 
 def neighbour_gallery(
@@ -38,18 +40,20 @@ def neighbour_gallery(
     out_path: str | os.PathLike,
     queries: int = 8,
     k: int = 7,
+    file_names: Sequence[str] = (),
 ) -> Path:
     """Draw some images, each with its nearest neighbours in feature space.
 
     Args:
         images: uint8 (N,H,W,C); a channel count other than 3 shows the first, grey.
-        features: float (N,F), of the same images.
+        features: float (N,F), of the same images; compared by their cosines.
         labels: int (N,); -1 where unlabelled. A neighbour gets a solid green frame
             where its label is the query's and a dashed red one where it is not.
         class_names: name of each label; may be empty.
         out_path: the PNG to write; its folder is made.
         queries: rows, spread over the classes when labelled.
         k: neighbours of each query, at most N - 1.
+        file_names: written below the images; empty writes their classes.
 
     Returns:
         `out_path`, as a `Path`.
@@ -57,6 +61,22 @@ def neighbour_gallery(
     Raises:
         ValueError: fewer than two images.
     """
+    figure = draw_neighbours(
+        images, features, labels, class_names, queries, k, file_names
+    )
+    return look.save(figure, out_path)
+
+
+def draw_neighbours(
+    images: np.ndarray,
+    features: np.ndarray,
+    labels: np.ndarray,
+    class_names: Sequence[str],
+    queries: int = 8,
+    k: int = 7,
+    file_names: Sequence[str] = (),
+) -> Figure:
+    """As `neighbour_gallery`, as a figure."""
     labels = np.asarray(labels)
     k = min(k, len(images) - 1)
     if k < 1:
@@ -65,10 +85,8 @@ def neighbour_gallery(
             "give it at least two images."
         )
     chosen = _spread_queries(labels, queries)
-    index, similarity = nearest_neighbours(
-        features, np.asarray(features)[chosen], k + 1
-    )
-    width, height = 1.05 * (k + 1.2) + 0.2, 1.25 * len(chosen) + 0.3
+    index, _ = nearest_neighbours(features, np.asarray(features)[chosen], k + 1)
+    width, height = 1.05 * (k + 1.2) + 0.2, 1.25 * len(chosen) + 0.65
     figure = Figure(figsize=(width, height), facecolor="white")
     grid = figure.subplots(
         len(chosen),
@@ -78,26 +96,36 @@ def neighbour_gallery(
         gridspec_kw={
             "left": 0.1 / width,
             "right": 1 - 0.1 / width,
-            "top": 1 - 0.3 / height,
-            "bottom": 0.2 / height,
+            "top": 1 - 0.6 / height,
+            "bottom": 0.25 / height,
             "wspace": 0.08,
             "hspace": 0.2,
         },
     )
     for axes in grid.flat:
         axes.set_axis_off()
-    for row, query, near, cosines in zip(grid, chosen, index, similarity):
-        _draw_image(row[0], images[query], _class_name(labels[query], class_names))
-        others = [pair for pair in zip(near, cosines) if pair[0] != query]
-        for axes, (neighbour, cosine) in zip(row[2:], others):
-            _draw_image(axes, images[neighbour], f"{cosine:.2f}")
+
+    def caption(image):
+        if len(file_names):
+            return _short(file_names[image])
+        return _class_name(labels[image], class_names)
+
+    for row, query, near in zip(grid, chosen, index):
+        _draw_image(row[0], images[query], caption(query))
+        others = [neighbour for neighbour in near if neighbour != query]
+        for axes, neighbour in zip(row[2:], others):
+            _draw_image(axes, images[neighbour], caption(neighbour))
             if labels[query] >= 0 and labels[neighbour] >= 0:
                 _draw_frame(axes, labels[query] == labels[neighbour])
-    grid[0, 0].set_title("query", fontsize=9, color=look.INK)
-    grid[0, 2].set_title(
-        "nearest neighbours, cosine below", fontsize=9, color=look.INK, loc="left"
-    )
-    return look.save(figure, out_path)
+    for rank, axes in enumerate(grid[0, 2:], 1):
+        axes.set_title(str(rank), fontsize=9, color=look.GREY)
+    grid[0, 0].set_title("query", fontsize=9, color=look.GREY)
+    top = 1 - 0.2 / height
+    figure.text(0.1 / width, top, "nearest neighbours by what was learnt, nearest "
+                "first", fontsize=10, color=look.INK, va="center")  # fmt: skip
+    if (labels[chosen] >= 0).any():
+        _legend(figure, width, top)
+    return figure
 
 
 def view_grid(
@@ -144,6 +172,25 @@ def _spread_queries(labels, count):
 
 def _class_name(label, class_names):
     return class_names[label] if 0 <= label < len(class_names) else ""
+
+
+def _short(name, most=17):
+    """A file's path where there is room, else its name, long ones without middle."""
+    if len(name) > most:
+        name = os.path.basename(name)
+    if len(name) <= most:
+        return name
+    return f"{name[: most // 2 - 1]}…{name[-(most - most // 2) :]}"
+
+
+def _legend(figure, width, top):
+    for place, right, text in ((2.35, True, "same class"), (1.2, False, "another")):
+        axes = figure.add_axes([1 - place / width, top - 0.006, 0.14 / width, 0.012])
+        axes.set_xticks([])
+        axes.set_yticks([])
+        _draw_frame(axes, right)
+        figure.text(1 - (place - 0.22) / width, top, text, fontsize=9, color=look.INK,
+                    va="center")  # fmt: skip
 
 
 def _draw_image(axes, image, caption):

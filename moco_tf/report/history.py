@@ -8,9 +8,10 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 
 from moco_tf.report import look
+
+_PROBES = {"knn": "kNN", "linear": "linear"}
 
 
 def plot_history(
@@ -40,21 +41,29 @@ def plot_history(
         ValueError: the file holds no rows.
     """
     history = _read_history(history_csv)
+    has_probes = any(np.isfinite(history.get(name, [])).any() for name in _PROBES)
     figure = Figure(figsize=(12, 8), facecolor="white")
     grid = figure.add_gridspec(
         2, 2, left=0.04, right=0.885, top=0.9, bottom=0.06, wspace=0.45, hspace=0.28
     )
-    loss, contrast, probes = (figure.add_subplot(grid[i]) for i in (0, 1, 2))
-    strips = grid[3].subgridspec(3, 1, hspace=0.25).subplots(squeeze=False)[:, 0]
-    figure.text(0.04, 0.955, title, fontsize=13, color=look.INK)
+    loss, contrast = (figure.add_subplot(grid[i]) for i in (0, 1))
     _plot_loss(loss, history, negatives)
     _plot_contrast(contrast, history)
-    _plot_probes(probes, history, raw_knn, raw_linear)
+    if has_probes:
+        probes = figure.add_subplot(grid[2])
+        _plot_probes(probes, history, raw_knn, raw_linear)
+        probes.set_xlabel("epoch", fontsize=8.5, color=look.GREY)
+    # Without labelled images the signs of collapse have the lower half for themselves.
+    place = grid[3] if has_probes else grid[1, :]
+    strips = place.subgridspec(3, 1, hspace=0.25).subplots(squeeze=False)[:, 0]
     _plot_collapse(strips, history)
+    strips[-1].set_xlabel("epoch", fontsize=8.5, color=look.GREY)
+    figure.text(0.04, 0.955, title, fontsize=13, color=look.INK)
     for axes in figure.axes:
-        _finish_axes(axes, history["epoch"])
-    for axes in (probes, strips[-1]):
-        axes.set_xlabel("epoch", fontsize=8.5, color=look.GREY)
+        look.finish(axes)
+        first, last = min(0, np.min(history["epoch"])), max(1, np.max(history["epoch"]))
+        axes.set_xlim(first, last)
+        look.whole_ticks(axes, first, last)
     return look.save(figure, out_path)
 
 
@@ -98,10 +107,8 @@ def _plot_contrast(axes, history):
 def _plot_probes(axes, history, raw_knn, raw_linear):
     look.title(axes, "Accuracy of the frozen features, %")
     ends = []
-    for name, label, raw, colour in (
-        ("knn", "kNN", raw_knn, look.BLUE),
-        ("linear", "linear", raw_linear, look.ORANGE),
-    ):
+    raws, colours = (raw_knn, raw_linear), (look.BLUE, look.ORANGE)
+    for (name, label), raw, colour in zip(_PROBES.items(), raws, colours):
         ends.append(_line(axes, history, name, colour, label, 100, marker="o"))
         untrained = history[name][history["epoch"] == 0] if name in history else []
         if len(untrained) and np.isfinite(untrained[0]):
@@ -114,7 +121,7 @@ def _plot_probes(axes, history, raw_knn, raw_linear):
 
 
 def _plot_collapse(strips, history):
-    look.title(strips[0], "Collapsed if rank and deviation near 0, or negatives near 1")
+    look.title(strips[0], "Collapse: rank near 1, deviation near 0, negatives near 1")
     for axes, lines in zip(
         strips,
         (
@@ -163,21 +170,17 @@ def _level(axes, height, label, colour, style="--"):
 
 def _label_ends(axes, ends):
     """Name each line at the right edge, kept apart where lines end close together."""
+    ends = sorted((end for end in ends if end is not None), key=lambda end: end[0])
+    if not ends:
+        return
     low, high = axes.get_ylim()
     inches = axes.get_position().height * axes.figure.get_figheight()
     line = 0.17 / inches  # of the axes' height
-    place = -np.inf
-    for height, label, colour in sorted(end for end in ends if end is not None):
-        lines = 1 + label.count("\n")
-        place = max((height - low) / (high - low), place + line * (lines + 1) / 2)
+    sizes = [line * (1 + label.count("\n")) for _, label, _ in ends]
+    gaps = [(one + other) / 2 for one, other in zip(sizes, sizes[1:])]
+    wanted = [(height - low) / (high - low) for height, _, _ in ends]
+    for (_, label, colour), place in zip(ends, look.apart(wanted, gaps)):
         axes.text(
             1.015, place, label, transform=axes.transAxes, color=colour, fontsize=8.5,
             va="center", linespacing=1.1,
         )  # fmt: skip
-
-
-def _finish_axes(axes, epochs):
-    look.finish(axes)
-    last = max(1, np.max(epochs))
-    axes.set_xlim(min(0, np.min(epochs)), last)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))

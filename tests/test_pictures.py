@@ -1,0 +1,110 @@
+"""Pictures can be read: contrast, distinct colours, labels apart, honest lines."""
+
+import numpy as np
+import pytest
+
+from moco_tf.config.sweep import Row, Sweep
+from moco_tf.protocols.figures import (
+    Panel,
+    by_number,
+    confusion_matrix,
+    grouped_bars,
+    heat_map,
+)
+from moco_tf.protocols.tables import picture
+from moco_tf.report import look
+
+
+def texts(figure):
+    own = [text.get_text() for text in figure.texts]
+    return own + [text.get_text() for axes in figure.axes for text in axes.texts]
+
+
+def test_every_colour_of_text_can_be_read_on_white():
+    assert look.contrast("white", "black") == pytest.approx(21)
+    for colour in (*look.COLOURS, look.INK, look.GREY):
+        assert look.contrast(colour, "white") >= 4.5, colour
+
+
+def test_numbers_on_maps_can_be_read():
+    for figure in (
+        confusion_matrix(np.diag(np.arange(1, 12)) + 3, list("abcdefghijk"), ""),
+        heat_map(np.linspace(0, 1, 12).reshape(3, 4), "abc", "abcd", "", ("", "")),
+    ):
+        (axes,) = figure.axes
+        colours = axes.images[0]
+        for text in axes.texts:
+            column, row = text.get_position()
+            ground = colours.cmap(colours.norm(colours.get_array()[row, column]))
+            assert look.contrast(text.get_color(), ground) >= 4.5
+
+
+def test_up_to_ten_series_have_ten_colours():
+    assert len(set(look.colours(10))) == 10
+    assert len(look.colours(13)) == 13
+    bars = grouped_bars("", ["a"], {str(i): [[0.1 * i]] for i in range(9)})
+    drawn = {patch.get_facecolor() for patch in bars.axes[0].patches}
+    assert len(drawn) == 9
+    assert bars.axes[0].get_xlim()[0] == 0
+
+
+@pytest.mark.parametrize("places", [[0.1, 0.5, 0.9], [0.5, 0.51, 0.52], [0, 0, 0, 1]])
+def test_labels_keep_apart_and_near_their_lines(places):
+    gaps = [0.1] * (len(places) - 1)
+    found = look.apart(places, gaps)
+    assert (np.diff(found) >= 0.1 - 1e-9).all()
+    # Crowded labels spread evenly around their lines, the others stay.
+    assert np.mean(found) == pytest.approx(np.mean(places))
+    if np.diff(places).min() >= 0.1:
+        assert found == pytest.approx(places)
+
+
+@pytest.mark.parametrize(("first", "last"), [(0, 1), (0, 20), (1, 7), (0, 200), (3, 3)])
+def test_last_epoch_is_a_tick(first, last):
+    axes = grouped_bars("", ["a"], {"b": [[0.5]]}).axes[0]
+    look.whole_ticks(axes, first, last)
+    ticks = axes.get_xticks()
+    assert ticks[-1] == last and (ticks == np.round(ticks)).all()
+    assert len(ticks) <= 11
+
+
+def sweep_of(rows, **fields):
+    return Sweep(name="s", title="A sweep", rows=tuple(rows), **fields)
+
+
+def rows_of(sweep, stds):
+    return [
+        {"runs": 1 + 2 * (std is not None), "mean": 0.1 * i, "std": std,
+         "published": None if row.published is None else row.published / 100,
+         "images_per_second": 100.0, "peak_memory_mib": None}
+        for i, (row, std) in enumerate(zip(sweep.rows, stds))
+    ]  # fmt: skip
+
+
+def test_sweep_says_what_it_is_of_and_marks_the_winner():
+    sweep = sweep_of([Row("a", published=60.0), Row("b")], cost=True)
+    figure = picture(sweep, rows_of(sweep, [0.01, 0.02]), "knn", "glyphs train")
+    assert {"A sweep", "10.0 best"} <= set(texts(figure))
+    assert any("glyphs train; 3 seeds a row" in text for text in texts(figure))
+    measured, published, speed, memory = figure.axes
+    assert published.get_title(loc="left") == "published, %"
+    assert speed.get_xlim()[0] == 0
+
+
+@pytest.mark.parametrize("std", [None, 0.02])
+def test_one_seed_alone_is_not_drawn_as_a_trend(std):
+    rows = [Row(str(x), x=x, series="head", published=x) for x in (1, 2, 4)]
+    sweep = sweep_of(rows, x_label="temperature")
+    figure = picture(sweep, rows_of(sweep, [std] * 3), "knn", "glyphs")
+    measured, published = figure.axes
+    assert (measured.lines[0].get_linestyle() == "None") == (std is None)
+    assert published.lines[0].get_linestyle() == "-"
+
+
+def test_one_legend_serves_all_panels():
+    values, none = np.array([1.0, 2.0]), np.full(2, np.nan)
+    panels = [Panel("one", values, none), Panel("images/s", values, none, True)]
+    figure = by_number([("a", 1), ("b", 2)], panels, "K", "title", "data")
+    assert len(figure.legends) == 1
+    assert not any(axes.get_legend() for axes in figure.axes)
+    assert figure.axes[1].get_ylim()[0] == 0
