@@ -14,7 +14,7 @@ from moco_tf.interchange import InterchangeError, export
     ("to", "name", "encoder", "message"),
     [
         ("pdf", "a.pdf", tiny, "format 'pdf' is unknown; use savedmodel, keras"),
-        ("onnx", "a.pth", tiny, "should end in .onnx for onnx"),
+        ("onnx", "a.pth", tiny, "should end in .onnx; rename it"),
         ("torchvision", "a", tiny, "should end in .pth or .pt or .safetensors"),
         ("detectron2", "a.pkl", lambda: tiny("cifar"), "is no ResNet with the 7x7"),
         ("torchvision", "a.pth", lambda: ViT(16, 8, 12, 1, 3), "export to timm"),

@@ -90,7 +90,8 @@ def test_keras_is_version_2s_api_when_moco_tf_comes_first():
 )
 def test_keras_3_loaded_first_is_told_in_one_sentence(first):
     done = _process(f"{first}; import moco_tf")
-    (sentence,) = [x for x in done.stderr.splitlines() if "ImportError" in x]
+    lines = done.stderr.splitlines()
+    (sentence,) = [line for line in lines if line.startswith("ImportError")]
     assert "ImportError: TensorFlow was imported before moco_tf" in sentence
     assert "import moco_tf before tensorflow" in sentence
 
