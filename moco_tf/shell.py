@@ -32,12 +32,21 @@ def command(name: str, *words: object) -> str:
 
 
 def tensorboard(log_dir: str | os.PathLike) -> str:
-    """How this environment's TensorBoard is started on a folder of logs."""
+    """How this environment's TensorBoard is started on a run's logs.
+
+    Args:
+        log_dir: RUN/tensorboard, which TensorBoard then shows under the run's name.
+    """
     beside = pathlib.Path(sys.executable).with_name("tensorboard")
     start = [_typed(beside)]
     if shutil.which(str(beside)) is None:
         start = [_typed(sys.executable), "-m", "tensorboard.main"]
-    return shlex.join([*start, "--logdir", str(log_dir)])
+    log_dir = pathlib.Path(log_dir)
+    name = log_dir.absolute().parent.name
+    # That form takes several runs, which a comma parts, and a colon ends the names.
+    if set(str(log_dir) + name) & set(",:"):
+        return shlex.join([*start, "--logdir", str(log_dir)])
+    return shlex.join([*start, "--logdir_spec", f"{name}:{log_dir}"])
 
 
 def _typed(program):

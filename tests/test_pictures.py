@@ -7,12 +7,10 @@ from moco_tf.config.sweep import Row, Sweep
 from moco_tf.protocols.figures import (
     Panel,
     by_number,
-    confusion_matrix,
     grouped_bars,
-    heat_map,
 )
 from moco_tf.protocols.tables import picture
-from moco_tf.report import look
+from moco_tf.report import confusion_matrix, heat_map, look
 
 
 def texts(figure):

@@ -1,37 +1,112 @@
 """What TensorBoard is shown: the two views of some images, and the projector's."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import tensorflow as tf
+from commands import ROOT
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.hparams import plugin_data_pb2
 from test_pretrain import small
 from tiny import noise_batches, small_encoder
 
 import moco_tf
 from moco_tf import callbacks
-from moco_tf.callbacks import TensorBoard, logs
+from moco_tf.callbacks import logs
+from moco_tf.callbacks.measures import MEASURES
+from moco_tf.config import load_config
+from moco_tf.config.tree import METHOD_FIELDS, Method
 from moco_tf.data.sources import open_source
-from moco_tf.pretrain import run
+from moco_tf.pretrain import board, pretrain, run
 from moco_tf.report import Album
 
 
-def test_grid_has_each_query_beside_its_own_key_and_keeps_no_batch(
-    tmp_path, monkeypatch
-):
+@pytest.fixture(scope="module")
+def events(tmp_path_factory):
+    """What TensorBoard reads of a run of two epochs."""
+    folder = tmp_path_factory.mktemp("board")
+    pretrain(small(folder, "log.histograms=true"))
+    keep_all = dict.fromkeys(("scalars", "tensors", "images", "histograms"), 0)
+    read = EventAccumulator(str(folder / "run" / "tensorboard"), keep_all)
+    return read.Reload()
+
+
+def test_grid_has_each_query_beside_its_own_key(tmp_path, monkeypatch):
     (batch,) = noise_batches(1)
     batch["key"] = tf.gather(batch["query"], batch["position"])
     given = []
-    grid = logs.view_grid
+    grid = board.view_grid
     monkeypatch.setattr(
-        logs, "view_grid", lambda *views: given.append(views) or grid(*views)
+        board, "view_grid", lambda *views: given.append(views) or grid(*views)
     )
-    board = TensorBoard(tmp_path, views=batch)
-    board.set_model(moco_tf.MoCo(small_encoder(), dim=4, queue_size=32))
-    board.on_train_begin()
+    model = moco_tf.MoCo(small_encoder(), dim=4, queue_size=32)
+    album = Album(lambda: (), [], lambda: ())
+    pictures = board.board_pictures(
+        load_config(), model, None, album, lambda epochs: batch
+    )
+    drawn = pictures["views/query and key"](0)
     ((query, key),) = given
-    assert len(query) == 16
+    assert len(query) == 16 and drawn.dtype == np.uint8
     np.testing.assert_array_equal(query, key)
-    assert board.views is None
-    board.on_train_end()
+
+
+def test_untrained_encoder_is_the_point_at_epoch_0(events):
+    def steps(tag):
+        return [event.step for event in events.Tensors(tag)]
+
+    assert steps("probe/knn") == [0, 2]
+    assert steps("contrast/loss") == [1, 2]
+
+
+def test_every_tag_has_a_description_of_its_own(events):
+    tags = [tag for tag in events.Tags()["tensors"] if "/" in tag]
+    scalars = {
+        tag: events.SummaryMetadata(tag).summary_description
+        for tag in tags
+        if events.SummaryMetadata(tag).plugin_data.plugin_name == "scalars"
+    }
+    assert len(scalars) >= 14
+    assert all(scalars.values()) and len(set(scalars.values())) == len(scalars)
+    assert "not an accuracy of classes" in scalars["contrast/top1"]
+
+
+def test_glossary_explains_every_measure():
+    glossary = (ROOT / "docs" / "glossary.md").read_text()
+    assert all(f"`{name}`" in glossary for name in MEASURES)
+
+
+def test_pictures_come_before_training_and_through_it(events):
+    for tag in ("views/query and key", "neighbours", "confusion"):
+        drawn = events.Tensors(tag)
+        assert [event.step for event in drawn] == [0, 2], tag
+        first, last = (event.tensor_proto.string_val[2] for event in drawn)
+        assert first != last  # other views, other features
+        assert tf.io.decode_png(first).shape[-1] == 3
+
+
+def test_histograms_come_on_request(events):
+    histograms = [
+        tag
+        for tag in events.Tags()["tensors"]
+        if events.SummaryMetadata(tag).plugin_data.plugin_name == "histograms"
+    ]
+    assert "embeddings" in histograms
+    assert any(tag.startswith("weights/") for tag in histograms)
+
+
+def test_hyperparameters_are_those_that_the_run_was_shaped_by(events):
+    data = events.SummaryMetadata("_hparams_/session_start_info").plugin_data.content
+    info = plugin_data_pb2.HParamsPluginData.FromString(data).session_start_info
+    names = set(info.hparams)
+    assert {"method.queue_size", "optimizer.learning_rate", "seed"} <= names
+    assert not {"method.hidden", "method.proximal", "runs_dir"} & names
+    assert len(names) < 35
+
+
+def test_fields_of_the_methods_are_known_and_all_belong_to_one():
+    known = {field.name for field in dataclasses.fields(Method)} - {"name"}
+    assert set().union(*METHOD_FIELDS.values()) == known
 
 
 def test_views_that_are_shown_cost_no_batch_of_training(tmp_path, monkeypatch):
@@ -65,8 +140,9 @@ def test_sprites_are_small_and_the_sheet_only_as_large_as_they_need(
 ):
     grey = np.arange(10, 150, 20, dtype=np.uint8)
     images = np.broadcast_to(grey[:, None, None, None], (7, size, size, channels))
-    board = callbacks.TensorBoard(tmp_path)
-    board._project(Album(lambda: (images, np.arange(7)), [], lambda: np.eye(7)))
+    callbacks.TensorBoard(tmp_path)._project(
+        Album(lambda: (images, np.arange(7)), [], lambda: np.eye(7))
+    )
     sheet = tf.io.decode_png((tmp_path / "sprites.png").read_bytes()).numpy()
     assert sheet.shape == (3 * shown, 3 * shown, channels)
     centres = sheet[shown // 2 :: shown, shown // 2 :: shown, 0]

@@ -58,9 +58,12 @@ def test_printed_command_serves_scalars_images_and_projector(run):
     with served(run / "tensorboard") as address:
         for plugin, tag in (("scalars", "contrast/loss"), ("images", "views/query")):
             # The server reads the files in its own time.
-            (tags,) = wait_for(lambda p=plugin: ask(address, f"{p}/tags")).values()
+            found = wait_for(lambda p=plugin: ask(address, f"{p}/tags"))
+            ((name, tags),) = found.items()
+            assert name == "run/."  # not "." alone, nor with "tensorboard" in it
             assert any(name.startswith(tag) for name in tags), tags
         (name,) = ask(address, "projector/runs")
+        assert name == "run/."
         info = ask(address, f"projector/info?run={name}")
         assert info["embeddings"][0]["tensorShape"] == [100, 32]
 
@@ -79,6 +82,11 @@ def test_command_is_found_without_the_environments_programs_on_the_path(
     run, monkeypatch
 ):
     monkeypatch.setenv("PATH", os.defpath)
-    first, *rest = shlex.split(tensorboard(run))
+    first, *rest = shlex.split(tensorboard(run / "tensorboard"))
     assert os.path.sep in first and os.access(first, os.X_OK)
-    assert rest == ["--logdir", str(run)]
+    assert rest == ["--logdir_spec", f"run:{run / 'tensorboard'}"]
+    # What has a meaning of its own there is left to the plain form.
+    assert shlex.split(tensorboard("a,b/tensorboard"))[1:] == [
+        "--logdir",
+        "a,b/tensorboard",
+    ]

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import csv
-import dataclasses
 import math
 import os
 import pathlib
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import Callable
 
 import numpy as np
 import tensorflow as tf
@@ -15,23 +15,8 @@ from tensorboard.plugins import projector
 from tensorboard.plugins.hparams import api as hparams
 from tensorflow import keras
 
-from moco_tf.report import Album, view_grid
-
-if TYPE_CHECKING:
-    from _typeshed import DataclassInstance
-
-_GROUPS = {
-    "knn": "probe",
-    "linear": "probe",
-    "learning_rate": "optimizer",
-    "images_per_second": "speed",
-    "input_wait": "speed",
-    "peak_memory_mib": "memory",
-    "loss": "contrast",
-    "loss_ceiling": "contrast",
-    "top1": "contrast",
-    "top5": "contrast",
-}
+from moco_tf.callbacks.measures import MEASURES, OTHER
+from moco_tf.report import Album
 
 
 class HistoryCSV(keras.callbacks.Callback):
@@ -73,13 +58,18 @@ class HistoryCSV(keras.callbacks.Callback):
 
 
 class TensorBoard(keras.callbacks.Callback):
-    """Writes scalars, the views, the embeddings and the hyper-parameters.
+    """Writes scalars, pictures, the embeddings and the hyper-parameters.
 
     Args:
         log_dir: for the event files.
-        views: a small batch of two uint8 views, which a grid shows as augmented at
-            the start; None shows none.
-        config: a dataclass tree whose leaves are written as hyper-parameters.
+        untrained: probes' accuracies of the untrained encoder, shown at epoch 0.
+        pictures: tag -> function of how many epochs are done, which draws uint8
+            (height, width, 3), or gives None where it has nothing to show.
+        every: epochs between pictures; the first are drawn before training, the last
+            after it.
+        histograms: also write how weights and embeddings are distributed, when
+            pictures are drawn.
+        hyperparameters: name -> value, to compare runs by.
         album: images that the projector gets at the end, with their features; None
             writes none.
     """
@@ -87,42 +77,57 @@ class TensorBoard(keras.callbacks.Callback):
     def __init__(
         self,
         log_dir: str | os.PathLike,
-        views: dict | None = None,
-        config: DataclassInstance | None = None,
+        untrained: Mapping[str, float] | None = None,
+        pictures: Mapping[str, Callable[[int], np.ndarray | None]] | None = None,
+        every: int = 1,
+        histograms: bool = False,
+        hyperparameters: Mapping[str, object] | None = None,
         album: Album | None = None,
     ):
         super().__init__()
         self.log_dir = pathlib.Path(log_dir)
-        self.views, self.config, self.album = views, config, album
+        self.untrained = untrained or {}
+        self.pictures, self.every = pictures or {}, every
+        self.histograms, self.hyperparameters = histograms, hyperparameters
+        self.album = album
 
     def on_train_begin(self, logs: dict | None = None) -> None:
-        """Writes the views and the hyper-parameters."""
+        """Opens the files and writes the hyper-parameters."""
         self.log_dir.mkdir(parents=True, exist_ok=True)
         self._writer = tf.summary.create_file_writer(str(self.log_dir))
-        with self._writer.as_default(step=0):
-            if self.config is not None:
-                hparams.hparams(dict(_leaves(dataclasses.asdict(self.config))))
-            if self.views is not None:
-                shown = self.model.views(self.views)
-                order = np.argsort(shown.position.numpy())
-                grid = view_grid(
-                    _displayable(shown.query.numpy()),
-                    _displayable(shown.key.numpy()[order]),
-                )
-                tf.summary.image("views/query and key", grid[None])
-                self.views = None
+        if self.hyperparameters:
+            with self._writer.as_default(step=0):
+                hparams.hparams(dict(self.hyperparameters))
+
+    def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
+        """Before the first epoch, writes what is known of the untrained encoder."""
+        if epoch == 0:
+            with self._writer.as_default(step=0):
+                _write_scalars(self.untrained)
+                self._draw(0)
 
     def on_epoch_end(self, epoch: int, logs: dict) -> None:
-        """Writes the epoch's scalars."""
-        with self._writer.as_default(step=epoch + 1):
-            for name, value in logs.items():
-                tf.summary.scalar(f"{_GROUPS.get(name, 'health')}/{name}", value)
+        """Writes the epoch's scalars and, when their turn has come, the pictures."""
+        done = epoch + 1
+        with self._writer.as_default(step=done):
+            _write_scalars(logs)
+            if done % self.every == 0 or done == self.params["epochs"]:
+                self._draw(done)
 
     def on_train_end(self, logs: dict | None = None) -> None:
         """Writes the embeddings and closes the files."""
         if self.album is not None:
             self._project(self.album)
         self._writer.close()
+
+    def _draw(self, done):
+        for tag, draw in self.pictures.items():
+            if (picture := draw(done)) is not None:
+                tf.summary.image(tag, picture[None])
+        if self.histograms:
+            for variable in self.model.trained_variables:
+                tf.summary.histogram(f"weights/{variable.name}", variable)
+            tf.summary.histogram("embeddings", self.model.embeddings())
 
     def _project(self, album):
         images, labels = album.load()
@@ -161,15 +166,8 @@ def _sprites(images, largest=64):
     return sheet.reshape(side * size, side * size, channels), size
 
 
-def _displayable(views):
-    """Normalised views as uint8: 2.2 deviations either way fill the range."""
-    return np.clip(127.5 + views / 2.2 * 127.5, 0, 255).astype(np.uint8)
-
-
-def _leaves(tree, prefix=""):
-    for name, value in tree.items():
-        if isinstance(value, dict):
-            yield from _leaves(value, f"{prefix}{name}.")
-        elif value is not None:
-            plain = isinstance(value, (bool, int, float, str))
-            yield f"{prefix}{name}", value if plain else str(value)
+def _write_scalars(values):
+    for name, value in values.items():
+        measure = MEASURES.get(name, OTHER)
+        tag = f"{measure.group}/{name}"
+        tf.summary.scalar(tag, value, description=measure.about)

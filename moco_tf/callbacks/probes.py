@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
 from tensorflow import keras
 
 from moco_tf.encoders.batchnorm import share_statistics
-from moco_tf.evaluation import MonitorFeatures, knn_accuracy, linear_accuracy
+from moco_tf.evaluation import MonitorFeatures, knn_predict, linear_accuracy
+from moco_tf.evaluation.features import checked_labels
 
 
 class _Probe(keras.callbacks.Callback):
@@ -45,6 +47,10 @@ class KNN(_Probe):
         k: neighbours that vote.
         temperature: a neighbour of cosine s votes with weight exp(s / temperature).
 
+    Attributes:
+        confusion: int (classes, classes) of the last measurement, rows by label,
+            columns by vote; None before the first.
+
     Source: Wu et al. 2018 (arXiv 1805.01978), section 3.4.
     """
 
@@ -60,17 +66,19 @@ class KNN(_Probe):
         super().__init__(features, every)
         self.k = k
         self.temperature = temperature
+        self.confusion: np.ndarray | None = None
 
     def score(self, train, test) -> float:
         """Accuracy on test features, by a vote of train features."""
-        return knn_accuracy(
-            train.features,
-            train.labels,
-            test.features,
-            test.labels,
-            k=min(self.k, len(train)),
-            temperature=self.temperature,
+        labels = checked_labels(test.labels, test.features, "test", "kNN vote")
+        k = min(self.k, len(train))
+        votes = knn_predict(
+            train.features, train.labels, test.features, k, self.temperature
         )
+        classes = 1 + max(labels.max(), train.labels.max())
+        self.confusion = np.zeros((classes, classes), np.int64)
+        np.add.at(self.confusion, (labels, votes), 1)
+        return float(np.mean(votes == labels))
 
 
 class LinearProbe(_Probe):

@@ -14,6 +14,7 @@ _MAY_CHANGE = {
     "data.manual_dir",
     "data.decode_threads",
     "data.max_unreadable",
+    "log.histograms",
     "distribution.gpus",
     "monitor.data_dir",
     "monitor.manual_dir",

@@ -151,6 +151,19 @@ class Method:
     hidden: int = 4096
 
 
+_GROUPED = ("projection", "dim", "temperature", "bn_groups", "shuffle_keys")
+# The fields that have an effect on each method.
+METHOD_FIELDS = {
+    "moco": (
+        *_GROUPED, "key_momentum", "queue_size", "mask_same_image", "symmetric",
+    ),
+    "moco_v3": ("dim", "temperature", "key_momentum", "hidden"),
+    "simclr": ("dim", "temperature"),
+    "end_to_end": _GROUPED,
+    "memory_bank": (*_GROUPED, "num_negatives", "slot_momentum", "proximal"),
+}  # fmt: skip
+
+
 @dataclass(frozen=True)
 class Optimizer:
     """The optimiser, and its schedule.
@@ -264,6 +277,17 @@ class Monitor:
 
 
 @dataclass(frozen=True)
+class Log:
+    """What is written for the eye while a run trains.
+
+    Attributes:
+        histograms: Show in TensorBoard how weights and embeddings are distributed.
+    """
+
+    histograms: bool = False
+
+
+@dataclass(frozen=True)
 class Config:
     """The run as a whole.
 
@@ -279,6 +303,7 @@ class Config:
         train: train, length, batch and arithmetic of the run
         distribution: distribution, which devices share the batch
         monitor: monitor, labelled images on which kNN and a linear probe watch
+        log: log, what is written for the eye
     """
 
     name: str = "demo"
@@ -292,6 +317,7 @@ class Config:
     train: Train = field(default_factory=Train)
     distribution: Distribution = field(default_factory=Distribution)
     monitor: Monitor = field(default_factory=Monitor)
+    log: Log = field(default_factory=Log)
 
     @property
     def run_dir(self) -> pathlib.Path:
@@ -319,6 +345,32 @@ class Config:
         if self.distribution.gpus:
             return len(self.distribution.gpus)
         return self.distribution.replicas
+
+    @property
+    def hyperparameters(self) -> dict[str, bool | int | float | str]:
+        """What runs are compared by: settings that shape what is learnt, by key."""
+        fields = {
+            "data": ("source", "name", "split", "image_size", "crop_scale"),
+            "augment": ("recipe",),
+            "encoder": ("name", "width", "stem"),
+            "method": ("name", *METHOD_FIELDS[self.method.name]),
+            "optimizer": (
+                "name", "learning_rate", "scaling", "momentum", "weight_decay",
+                "schedule", "warmup_epochs",
+            ),
+            "train": ("epochs", "batch_size", "precision"),
+        }  # fmt: skip
+        found = {
+            f"{section}.{name}": getattr(getattr(self, section), name)
+            for section, names in fields.items()
+            for name in names
+        }
+        plain = (bool, int, float, str)
+        return {"seed": self.seed} | {
+            key: value if isinstance(value, plain) else str(list(value))
+            for key, value in found.items()
+            if value is not None
+        }
 
     def bn_groups(self, local_replicas: int) -> int:
         """Batch-norm groups within each replica.

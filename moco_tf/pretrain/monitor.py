@@ -68,6 +68,7 @@ class Monitor:
         features: `MonitorFeatures` of both sets, extracted once for all probes.
         probes: callbacks that write an accuracy to the logs.
         album: test images that pictures show, spread over the set.
+        class_names: a name per class.
 
     Raises:
         DataError: a set cannot be opened or has no labels, or classes differ.
@@ -78,6 +79,7 @@ class Monitor:
         train = open_data(config.monitor_train, config, labelled=True)
         test = open_data(config.monitor_test, config, labelled=True)
         check_same_classes(train, test, "The monitor's training set", "its test set")
+        self.class_names = train.class_names
         train = _some(train, config.monitor.max_train)
         test = _some(test, config.monitor.max_test)
         self._batches = (_in_batches(train, config), _in_batches(test, config))

@@ -26,6 +26,7 @@ from moco_tf.distribution import (
 from moco_tf.files import write_whole
 from moco_tf.log import hide_first_compilation, set_up_log
 from moco_tf.pretrain.announce import announce, announce_bank, announce_columns
+from moco_tf.pretrain.board import board_pictures
 from moco_tf.pretrain.build import build_model
 from moco_tf.pretrain.closing import close
 from moco_tf.pretrain.monitor import Monitor, open_data, training_album
@@ -132,6 +133,10 @@ def _run(config, strategy, run_dir, guide):
         checkpoints.start_from(first_weights)
         log.info("Starting from the weights of %s.", config.train.start_from)
     dataset = _distributed(config, strategy, source, start_step=done * steps)
+
+    def views_at(epochs):
+        return _shown_views(config, source, epochs * steps)
+
     probes = monitor.probes if monitor else []
     measured = {probe.name: probe.title for probe in probes}
     progress = callbacks.Progress(columns={**CONTRAST, **measured, **SPEED})
@@ -143,8 +148,11 @@ def _run(config, strategy, run_dir, guide):
         history,
         callbacks.TensorBoard(
             run_dir / "tensorboard",
-            views=_shown_views(config, source) if not done else None,
-            config=config,
+            untrained=baselines.get("untrained"),
+            pictures=board_pictures(config, model, monitor, album, views_at),
+            every=config.monitor.every or max(1, config.train.epochs // 10),
+            histograms=config.log.histograms,
+            hyperparameters=config.hyperparameters,
             album=album,
         ),
         checkpoints,
@@ -236,11 +244,11 @@ def _two_views(config, source, **changed):
     return two_views(source, **{**arguments, **changed})
 
 
-def _shown_views(config, source):
+def _shown_views(config, source, start_step=0):
     # Not a batch of training: at 4096 x 224 x 224 that and its shuffle buffer are big.
     count = min(_SHOWN, config.train.batch_size)
     few = {"batch_size": count, "shuffle_buffer": 1, "cache": False}
-    return next(iter(_two_views(config, source, **few)))
+    return next(iter(_two_views(config, source, start_step=start_step, **few)))
 
 
 def _distributed(config, strategy, source, start_step):

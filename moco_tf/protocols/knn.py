@@ -11,13 +11,13 @@ from moco_tf.config.protocols import KNN
 from moco_tf.evaluation.chance import explain_chance
 from moco_tf.evaluation.knn import knn_predict_all
 from moco_tf.interchange import Pretrained
-from moco_tf.protocols.figures import confusion_matrix
 from moco_tf.protocols.labelled_sets import (
     extract,
     open_labelled_sets,
     place_of_results,
 )
 from moco_tf.protocols.output import Outcome, conclude, percent, text_table
+from moco_tf.report import confusion_matrix
 
 
 def run(settings: KNN, pretrained: Pretrained) -> dict:

@@ -12,9 +12,9 @@ from moco_tf.evaluation.chance import explain_chance
 from moco_tf.evaluation.features import Features
 from moco_tf.evaluation.sweep import linear_sweep
 from moco_tf.interchange import Pretrained
-from moco_tf.protocols.figures import heat_map
 from moco_tf.protocols.labelled_sets import LabelledSet, extract
 from moco_tf.protocols.output import Outcome, percent, text_table
+from moco_tf.report import heat_map
 
 
 def sweep(

@@ -8,12 +8,15 @@ from moco_tf.report.gallery import (
     view_grid,
 )
 from moco_tf.report.history import plot_history
+from moco_tf.report.maps import confusion_matrix, heat_map
 
 __all__ = [
     "Album",
     "below_untrained",
     "closing_table",
+    "confusion_matrix",
     "draw_neighbours",
+    "heat_map",
     "neighbour_gallery",
     "plot_history",
     "view_grid",

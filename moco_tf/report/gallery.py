@@ -136,7 +136,7 @@ def view_grid(
     """The two augmented views of some images side by side, for TensorBoard.
 
     Args:
-        query_views: uint8 (N,H,W,C).
+        query_views: uint8 (N,H,W,C), or float as normalised for the encoder.
         key_views: the same images' other views, of the same shape.
         columns: pairs in a row.
 
@@ -144,7 +144,7 @@ def view_grid(
         uint8 (height, width, 3): pairs in rows, a thin gap inside a pair and a wide
         one between pairs. A channel count other than 3 shows the first, grey.
     """
-    left, right = _coloured(query_views), _coloured(key_views)
+    left, right = (_coloured(_displayable(v)) for v in (query_views, key_views))
     count, height, width, _ = left.shape
     thin, wide = max(1, width // 32), max(4, width // 8)
     columns = min(columns, count)
@@ -158,6 +158,13 @@ def view_grid(
         grid[top : top + height, start : start + width] = left[i]
         grid[top : top + height, middle : middle + width] = right[i]
     return grid
+
+
+def _displayable(views):
+    """Normalised views as uint8: 2.2 deviations either way fill the range."""
+    if views.dtype == np.uint8:
+        return views
+    return np.clip(127.5 + views / 2.2 * 127.5, 0, 255).astype(np.uint8)
 
 
 def _spread_queries(labels, count):
