@@ -31,22 +31,22 @@ def command(name: str, *words: object) -> str:
     return shlex.join([*start, *map(str, words)])
 
 
-def tensorboard(log_dir: str | os.PathLike) -> str:
-    """How this environment's TensorBoard is started on a run's logs.
+def tensorboard(*runs: str | os.PathLike) -> str:
+    """How this environment's TensorBoard is started on runs.
 
     Args:
-        log_dir: RUN/tensorboard, which TensorBoard then shows under the run's name.
+        *runs: run directories. One alone is shown with its projector; several are
+            shown under their names, for which TensorBoard leaves the projector out.
     """
     beside = pathlib.Path(sys.executable).with_name("tensorboard")
     start = [_typed(beside)]
     if shutil.which(str(beside)) is None:
         start = [_typed(sys.executable), "-m", "tensorboard.main"]
-    log_dir = pathlib.Path(log_dir)
-    name = log_dir.absolute().parent.name
-    # That form takes several runs, which a comma parts, and a colon ends the names.
-    if set(str(log_dir) + name) & set(",:"):
-        return shlex.join([*start, "--logdir", str(log_dir)])
-    return shlex.join([*start, "--logdir_spec", f"{name}:{log_dir}"])
+    folders = [pathlib.Path(run, "tensorboard") for run in runs]
+    if len(folders) == 1:
+        return shlex.join([*start, "--logdir", str(folders[0])])
+    named = [f"{folder.absolute().parent.name}:{folder}" for folder in folders]
+    return shlex.join([*start, "--logdir_spec", ",".join(named)])
 
 
 def _typed(program):

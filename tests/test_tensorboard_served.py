@@ -5,6 +5,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import threading
 import urllib.request
@@ -24,9 +25,9 @@ def run(tmp_path_factory):
 
 
 @contextlib.contextmanager
-def served(log_dir):
+def served(*runs):
     """The address of a server that the printed command started; it is stopped."""
-    words = [*shlex.split(tensorboard(log_dir)), "--port=0", "--host=127.0.0.1"]
+    words = [*shlex.split(tensorboard(*runs)), "--port=0", "--host=127.0.0.1"]
     process = subprocess.Popen(
         words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
@@ -55,15 +56,14 @@ def ask(address, path):
 
 
 def test_printed_command_serves_scalars_images_and_projector(run):
-    with served(run / "tensorboard") as address:
+    with served(run) as address:
         for plugin, tag in (("scalars", "contrast/loss"), ("images", "views/query")):
             # The server reads the files in its own time.
             found = wait_for(lambda p=plugin: ask(address, f"{p}/tags"))
             ((name, tags),) = found.items()
-            assert name == "run/."  # not "." alone, nor with "tensorboard" in it
+            assert name == "."
             assert any(name.startswith(tag) for name in tags), tags
         (name,) = ask(address, "projector/runs")
-        assert name == "run/."
         info = ask(address, f"projector/info?run={name}")
         assert info["embeddings"][0]["tensorShape"] == [100, 32]
 
@@ -82,11 +82,18 @@ def test_command_is_found_without_the_environments_programs_on_the_path(
     run, monkeypatch
 ):
     monkeypatch.setenv("PATH", os.defpath)
-    first, *rest = shlex.split(tensorboard(run / "tensorboard"))
+    first, *rest = shlex.split(tensorboard(run))
     assert os.path.sep in first and os.access(first, os.X_OK)
-    assert rest == ["--logdir_spec", f"run:{run / 'tensorboard'}"]
-    # What has a meaning of its own there is left to the plain form.
-    assert shlex.split(tensorboard("a,b/tensorboard"))[1:] == [
-        "--logdir",
-        "a,b/tensorboard",
-    ]
+    assert rest == ["--logdir", str(run / "tensorboard")]
+
+
+def test_several_runs_are_shown_by_their_names(run, tmp_path):
+    other = tmp_path / "other"
+    shutil.copytree(run / "tensorboard", other / "tensorboard")
+    with served(run, other) as address:
+
+        def both():
+            tags = ask(address, "scalars/tags")
+            return tags if len(tags) == 2 else None
+
+        assert set(wait_for(both)) == {"run/.", "other/."}

@@ -78,7 +78,7 @@ def close(
         for key, title in _ROWS
         if key in figures
     ]
-    commands = {"watch the curves": tensorboard(run_dir / "tensorboard")}
+    commands = {"watch the curves": tensorboard(run_dir)}
     if monitor is not None:
         # The papers' protocol has one rate, which suits sets like theirs.
         is_papers = num_images >= _LARGE

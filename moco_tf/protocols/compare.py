@@ -21,7 +21,7 @@ from moco_tf.protocols.output import (
     text_table,
     write_results,
 )
-from moco_tf.shell import command
+from moco_tf.shell import command, tensorboard
 
 _NOT_A_SETTING = ("name", "runs_dir", "seed")
 _NO_CONDITION = ("out", "save", "seed", "distribution", "features", "control")
@@ -113,6 +113,9 @@ def run(settings: Compare, paths: Sequence[pathlib.Path]) -> dict:
     for warning in document["warnings"]:
         say(f"\n{warning}")
     print(f"\nWritten to {folder}.")
+    logged = [path for path in paths if (path / "tensorboard").is_dir()]
+    if len(logged) > 1:
+        print(f"\nTheir curves side by side:\n  {tensorboard(*logged)}")
     return document
 
 
