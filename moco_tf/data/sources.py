@@ -187,7 +187,13 @@ def open_source(
 
 
 def check_channels(source: Source, channels: int) -> None:
-    """Raises DataError unless the source's images can have so many channels."""
+    """Raises DataError unless it is a source whose images can have so many channels."""
+    if not isinstance(source, Source):
+        raise DataError(
+            f"a source of images is needed, not {type(source).__name__}; make one of a "
+            'folder by moco_tf.data.open_source("folder", "train", data_dir=PATH), or '
+            "of images in memory by moco_tf.data.from_arrays(images)."
+        )
     if source.channels is None and channels not in (1, 3, 4):
         raise DataError(
             f"channels={channels} cannot be decoded from JPEG or PNG; use 1, 3 or 4, "

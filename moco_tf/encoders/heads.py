@@ -22,8 +22,17 @@ def pooled(backbone: keras.Model) -> keras.Model:
 
     Raises:
         TypeError: if it is not a `keras.Model` of Keras 2's API.
+        ValueError: if it is a classifier, whose output is probabilities.
     """
     require_keras_2(backbone, keras.Model, "encoder")
+    last = backbone.layers[-1]
+    activation = getattr(getattr(last, "activation", None), "__name__", "")
+    if activation == "softmax" or isinstance(last, keras.layers.Softmax):
+        raise ValueError(
+            f"encoder {backbone.name!r} ends in a softmax over "
+            f"{backbone.output_shape[-1]} classes; give the network without its "
+            "classifier, in keras.applications with include_top=False."
+        )
     if len(backbone.output_shape) == 2:
         return backbone
     model = Pooled(backbone)

@@ -11,6 +11,7 @@ _HOMES = {
     "Checkpoint": "checkpoints",
     "Pretrained": "pretrained",
     "export": "exports",
+    "export_encoder": "savedmodel",
     "export_saved_model": "savedmodel",
     "load_checkpoint": "checkpoints",
     "load_pretrained": "pretrained",

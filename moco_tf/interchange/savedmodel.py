@@ -11,6 +11,8 @@ import numpy as np
 import tensorflow as tf
 from tensorflow import keras
 
+from moco_tf.data.crops import default_resize
+from moco_tf.encoders.batchnorm import share_statistics
 from moco_tf.interchange.architecture import (
     computes_in_low_precision,
     describe,
@@ -88,6 +90,59 @@ def export_saved_model(
         (extra / "encoder.json").write_text(description + "\n")
         _verify(encoder, new, image_size, mean, std)
     return Path(path)
+
+
+def export_encoder(
+    model: keras.Model,
+    path: str | os.PathLike,
+    *,
+    image_size: int,
+    resize: int | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    provenance: dict | None = None,
+) -> Path:
+    """Writes the encoder that a method has trained, ready to judge and to serve.
+
+    What it writes is a SavedModel as `export_saved_model`'s, which
+    `moco-tf evaluate knn PATH --data.source=...` and `moco-tf export PATH` take.
+
+    Args:
+        model: a method, such as `moco_tf.MoCo`, whose `encoder` is written.
+        path: the folder to write.
+        image_size: height and width of the crops that it was trained on.
+        resize: shorter side of an image before the crop; None is the usual 8/7 of
+            image_size (from 64 pixels on; below, image_size itself).
+        mean: C values in 0..1 units; None is the model's augmentation's.
+        std: C values in 0..1 units; None is the model's augmentation's.
+        provenance: JSON-serialisable facts, such as {"data": "my photos"}.
+
+    Returns:
+        `path`, as a `Path`.
+
+    Raises:
+        InterchangeError: as `export_saved_model`, or if neither the model nor the
+            caller says how images are normalised.
+    """
+    normalise = getattr(model.augment, "layers", [None])[-1]
+    mean = getattr(normalise, "mean", None) if mean is None else mean
+    std = getattr(normalise, "std", None) if std is None else std
+    if mean is None or std is None:
+        raise InterchangeError(
+            f"{model.name} has no augmentation that says how images are normalised; "
+            "give mean and std, one value per channel in 0..1 units."
+        )
+    share_statistics(model)
+    return export_saved_model(
+        model.encoder,
+        path,
+        image_size=image_size,
+        resize=default_resize(image_size) if resize is None else resize,
+        mean=mean,
+        std=std,
+        channels=len(mean),
+        provenance={"method": type(model).__name__, **(provenance or {})},
+    )
 
 
 def preprocessing_document(

@@ -15,7 +15,7 @@ from moco_tf.contrast.queue import NO_IMAGE
 from moco_tf.encoders.batchnorm import share_statistics
 from moco_tf.encoders.heads import pooled
 from moco_tf.lanes import refuse_keras_3, require_keras_2
-from moco_tf.methods.views import Views, own_positions, unwrapped
+from moco_tf.methods.views import Views, own_positions, two_view_batch
 
 # Embeddings kept by methods without a queue; enough to see how far they spread.
 RECENT = 1024
@@ -158,7 +158,7 @@ class ContrastiveModel(keras.Model):
 
     def views(self, batch: dict) -> Views:
         """Augments a batch of two uint8 views; without `augment` takes it as it is."""
-        batch = unwrapped(batch)
+        batch = two_view_batch(batch)
         count = tf.shape(batch["query"])[0]
         query, key = batch["query"], batch["key"]
         if self.augment is not None:
@@ -223,6 +223,17 @@ class ContrastiveModel(keras.Model):
         if hasattr(self.optimizer, "get_scaled_loss"):  # float16 only
             loss = self.optimizer.get_scaled_loss(loss)
         return loss
+
+    @property
+    def trainable_weights(self) -> list[tf.Variable]:
+        """What the optimiser moves: no key encoder, whose weights follow."""
+        return list(self.trained_variables)
+
+    @property
+    def non_trainable_weights(self) -> list[tf.Variable]:
+        """All the others: statistics, the key encoder, the queue."""
+        moved = {id(variable) for variable in self.trainable_weights}
+        return [variable for variable in self.weights if id(variable) not in moved]
 
     def descend(self, tape: tf.GradientTape, scaled: tf.Tensor, variables) -> None:
         """One optimiser step on what `scaled` gave."""

@@ -10,7 +10,7 @@ from moco_tf.distribution import gather
 from moco_tf.encoders.batchnorm import encode
 from moco_tf.encoders.heads import projection_encoder
 from moco_tf.methods.base import RECENT, ContrastiveModel
-from moco_tf.methods.views import Views, unit_rows, unwrapped
+from moco_tf.methods.views import Views, two_view_batch, unit_rows
 
 
 @keras.saving.register_keras_serializable(package="moco_tf")
@@ -104,7 +104,7 @@ class MemoryBank(ContrastiveModel):
             ValueError: if the batch has no ids.
             tf.errors.InvalidArgumentError: if an id is beyond the bank.
         """
-        batch = unwrapped(batch)
+        batch = two_view_batch(batch)
         if "id" not in batch:
             raise ValueError(
                 'the batch has no "id", which MemoryBank needs to find each image\'s '

@@ -41,9 +41,23 @@ class Views(NamedTuple):
         )
 
 
-def unwrapped(batch: dict | tuple) -> dict:
-    """The batch itself; Keras's `train_on_batch` wraps it into a tuple of one."""
-    return batch[0] if isinstance(batch, tuple) else batch
+def two_view_batch(batch: dict | tuple) -> dict:
+    """The batch itself; Keras's `train_on_batch` wraps it into a tuple of one.
+
+    Raises:
+        ValueError: if it is not a batch of two views.
+    """
+    if isinstance(batch, tuple) and len(batch) == 1:
+        batch = batch[0]
+    if isinstance(batch, dict) and {"query", "key"} <= set(batch):
+        return batch
+    found = f"a dict of {', '.join(batch)}" if isinstance(batch, dict) else "no dict"
+    raise ValueError(
+        'training takes batches of two views, dicts with "query" and "key" '
+        f"(uint8 or float, (N, H, W, C) each), and got {found}; make them with "
+        "moco_tf.data.two_views, whose source is moco_tf.data.open_source of a folder "
+        "or moco_tf.data.from_arrays of images in memory."
+    )
 
 
 def in_order(values: tf.Tensor, position: tf.Tensor) -> tf.Tensor:

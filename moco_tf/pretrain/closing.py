@@ -12,9 +12,8 @@ import tensorflow as tf
 
 from moco_tf import callbacks, encoders, report
 from moco_tf.config import Config
-from moco_tf.data.crops import default_resize
 from moco_tf.files import write_whole
-from moco_tf.interchange.savedmodel import export_saved_model
+from moco_tf.interchange.savedmodel import export_encoder
 from moco_tf.methods import ContrastiveModel
 from moco_tf.pretrain.monitor import Monitor
 from moco_tf.shell import command, tensorboard
@@ -97,16 +96,10 @@ def close(
 
 
 def _export(config, model, num_images):
-    normalise = model.augment.layers[-1]
-    size = config.data.image_size
-    export_saved_model(
-        model.encoder,
+    export_encoder(
+        model,
         config.run_dir / "saved_model",
-        image_size=size,
-        resize=default_resize(size),
-        mean=normalise.mean,
-        std=normalise.std,
-        channels=config.data.channels,
+        image_size=config.data.image_size,
         provenance={
             "recipe": config.name,
             "method": config.method.name,

@@ -1,0 +1,102 @@
+"""The package in somebody's own program: one way through, and what is not meant."""
+
+import re
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from tensorflow import keras
+from tiny import noise_batches, small_encoder
+
+import moco_tf
+from moco_tf.cli import evaluate
+from moco_tf.data import DataError, from_arrays, labelled_batches, two_views
+from moco_tf.interchange import InterchangeError, export_encoder, load_pretrained
+from moco_tf.optimizers import SGD
+
+
+def small_moco(**settings):
+    model = moco_tf.MoCo(small_encoder(), dim=4, queue_size=32, **settings)
+    model.compile(SGD(0.01))
+    return model
+
+
+@pytest.mark.parametrize("softmax", ["activation", "layer"])
+def test_classifier_as_encoder_is_refused(softmax):
+    images = keras.Input((32, 32, 3))
+    logits = keras.layers.Dense(
+        7, activation="softmax" if softmax == "activation" else None
+    )(keras.layers.Flatten()(images))
+    if softmax == "layer":
+        logits = keras.layers.Softmax()(logits)
+    network = keras.Model(images, logits, name="classifier")
+    with pytest.raises(ValueError, match="'classifier' ends in a softmax over 7 cl"):
+        moco_tf.MoCo(network, queue_size=32)
+
+
+@pytest.mark.parametrize("make", [two_views, labelled_batches])
+@pytest.mark.parametrize("source", ["/photos", tf.data.Dataset.range(3)])
+def test_what_is_no_source_is_told_how_to_become_one(make, source):
+    with pytest.raises(DataError, match="source of images is needed.*open_source"):
+        make(source, batch_size=2, image_size=16)
+
+
+@pytest.mark.parametrize("method", ["MoCo", "SimCLR", "MoCoV3", "EndToEnd"])
+def test_batches_of_other_kinds_are_told_what_is_needed(method):
+    settings = {"MoCo": {"queue_size": 32}, "MoCoV3": {"total_steps": 1}}
+    model = getattr(moco_tf, method)(small_encoder(), **settings.get(method, {}))
+    model.compile(SGD(0.01))
+    images = tf.zeros((8, 32, 32, 3))
+    pairs = (images, tf.zeros(8, tf.int64))  # as image_dataset_from_directory gives
+    for batch, found in [(pairs, "no dict"), (images, "no dict"),
+                         ({"image": images}, "a dict of image")]:  # fmt: skip
+        dataset = tf.data.Dataset.from_tensors(batch)
+        with pytest.raises(ValueError, match=f"dicts with .query.*{found}.*two_views"):
+            model.fit(dataset, verbose=0)
+
+
+@pytest.mark.parametrize("fitted", [False, True])
+def test_summary_counts_the_key_encoder_as_not_trained(fitted, capsys):
+    model = small_moco()
+    if fitted:
+        model.fit(noise_batches(1), verbose=0)
+    model.summary()
+    printed = capsys.readouterr().out
+    trained, other = (
+        int(re.search(rf"{kind} params: ([\d,]+)", printed)[1].replace(",", ""))
+        for kind in ("\nTrainable", "Non-trainable")
+    )
+    moved = model.query_encoder.trainable_weights
+    assert trained == sum(int(np.prod(weight.shape)) for weight in moved)
+    queried = model.query_encoder.count_params() + model.key_encoder.count_params()
+    assert trained + other >= queried
+    assert len(model.weights) == len(model.trainable_weights) + len(
+        model.non_trainable_weights
+    )
+
+
+def test_model_trained_in_python_goes_to_evaluate(tmp_path, capsys):
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (64, 32, 32, 3), dtype=np.uint8)
+    model = small_moco(augment=moco_tf.augment.moco_v2())
+    views = two_views(from_arrays(images), batch_size=16, image_size=32, epochs=1)
+    model.fit(views, epochs=1, steps_per_epoch=2, verbose=0)
+    out = export_encoder(model, tmp_path / "mine", image_size=32,
+                         provenance={"data": "noise"})  # fmt: skip
+    served = tf.saved_model.load(str(out))(images[:3])["features"]
+    np.testing.assert_allclose(served, model.predict(images[:3], verbose=0), atol=1e-5)
+    pretrained = load_pretrained(out)
+    assert (pretrained.resize, pretrained.channels) == (32, 3)
+    assert pretrained.provenance == {"method": "MoCo", "data": "noise"}
+    words = ["knn", str(out), "--data.source=glyphs", "--k=[5]"]
+    assert evaluate.main([*words, "--data.max_train=50", "--data.max_test=20"]) == 0
+    assert (out / "report" / "knn" / "results.json").is_file()
+
+
+def test_export_without_augmentation_needs_mean_and_std(tmp_path):
+    model = small_moco()
+    with pytest.raises(InterchangeError, match="has no augmentation .* give mean and"):
+        export_encoder(model, tmp_path / "a", image_size=32)
+    half = [0.5] * 3
+    export_encoder(model, tmp_path / "a", image_size=32, mean=half, std=half)
+    assert load_pretrained(tmp_path / "a").mean == (0.5, 0.5, 0.5)
