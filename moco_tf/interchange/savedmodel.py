@@ -19,6 +19,7 @@ from moco_tf.interchange.architecture import (
     rebuild,
 )
 from moco_tf.interchange.errors import InterchangeError
+from moco_tf.interchange.handover import write_handover
 from moco_tf.interchange.serving import ServedEncoder
 from moco_tf.interchange.staging import replacing
 from moco_tf.lanes import require_keras_2
@@ -40,17 +41,22 @@ def export_saved_model(
     The signatures, each giving "features", float32 (N,F), and "embedding", the same
     rows at unit length:
 
-    - `serving_default`: `images`, float32 (N,H,W,C) of values 0..255.
+    - `serving_default`: `images`, float32 (N,image_size,image_size,C) of 0..255;
+      images of another size are an error that says so.
+    - `uint8`: the same of uint8, a quarter of the bytes.
     - `encoded`: `encoded`, string (N,) of JPEG, PNG, BMP or GIF files (first frame).
       Each is decoded, its shorter side resized to `resize` (bilinear, antialiased,
-      rounded to grey levels) and its centre cropped. Absent unless channels is 1, 3
-      or 4, the counts that such files hold.
+      rounded to grey levels) and its centre cropped. A file that cannot be read gives
+      zeros, and False in a third output "valid", bool (N,). Absent unless channels is
+      1, 3 or 4, the counts that such files hold.
 
-    `tf.saved_model.load(path)(images)` takes uint8 or float32 of values 0..255 too.
+    `tf.saved_model.load(path)(images)` takes uint8 or float32 of 0..255 of any size.
     Weights are exported as float32, whatever policy or strategy they were trained
     under. `assets.extra/provenance.json` holds `provenance` and the preprocessing;
     `assets.extra/encoder.json` the architecture, from which `load_pretrained` makes
-    the trainable encoder again.
+    the trainable encoder again. Beside them lie `golden`, an image with its features,
+    `check.py`, which checks them wherever the folder goes, and
+    `tf_serving_warmup_requests`.
 
     Args:
         encoder: normalised float (N,H,W,C) -> (N,F); must rebuild from its
@@ -89,6 +95,7 @@ def export_saved_model(
         )
         (extra / "encoder.json").write_text(description + "\n")
         _verify(encoder, new, image_size, mean, std)
+        write_handover(new, image_size, resize, channels)
     return Path(path)
 
 

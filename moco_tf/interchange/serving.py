@@ -79,29 +79,75 @@ class ServedEncoder(PixelEncoder):
         channels = len(mean)
         shape = (None, *encoder.input_shape[1:3], channels)
 
+        crop = (image_size, image_size, channels)
+
         def prepare(encoded):
             image = _decode(encoded, channels)
             return _resize_and_crop(image, resize, image_size, channels)
 
         def serve_encoded(encoded):
-            crop = tf.TensorSpec((image_size, image_size, channels), tf.uint8)
-            return self._encode(tf.map_fn(prepare, encoded, fn_output_signature=crop))
+            images, valid = _each_by_itself(encoded, prepare, crop)
+            found = self._encode(images)
+            kept = tf.cast(valid, tf.float32)[:, None]
+            return {**{name: kept * rows for name, rows in found.items()},
+                    "valid": valid}  # fmt: skip
+
+        def serve(images):
+            made_for = f"this encoder was made for {image_size} x {image_size} pixels"
+            tf.debugging.assert_equal(
+                tf.shape(images)[1:3],
+                (image_size, image_size),
+                f"{made_for}; resize the images, or send files to the signature "
+                "'encoded', which does",
+            )
+            return self._encode(images)
 
         self._call = tf.function(self._encode)
         for dtype in (tf.float32, tf.uint8):
             self._call.get_concrete_function(tf.TensorSpec(shape, dtype, "images"))
         self.__call__ = self._call
-        self.serve = self.function(*shape)
+        self.serve, self.serve_uint8 = (
+            tf.function(serve, input_signature=[tf.TensorSpec(shape, dtype, "images")])
+            for dtype in (tf.float32, tf.uint8)
+        )
         if channels in _ENCODED_CHANNELS:
             files = tf.TensorSpec((None,), tf.string, "encoded")
             self.serve_encoded = tf.function(serve_encoded, input_signature=[files])
 
     def signatures(self) -> dict[str, tf.function]:
         """The named signatures of the export."""
-        signatures = {"serving_default": self.serve}
+        signatures = {"serving_default": self.serve, "uint8": self.serve_uint8}
         if hasattr(self, "serve_encoded"):
             signatures["encoded"] = self.serve_encoded
         return signatures
+
+
+def _each_by_itself(files, prepare, shape):
+    """Prepares files so that one which cannot be read leaves the others alone.
+
+    Args:
+        files: string (N,).
+        prepare: string () -> uint8 `shape`.
+        shape: of an image.
+
+    Returns:
+        uint8 (N, *shape), black where a file could not be read, and bool (N,), where
+        it could.
+    """
+    count = tf.shape(files, tf.int64)[0]
+    images = tf.data.Dataset.from_tensor_slices(files).enumerate()
+    images = images.map(
+        lambda index, file: (index, prepare(file)), num_parallel_calls=tf.data.AUTOTUNE
+    ).ignore_errors()
+    # One more, because a single element must come out where no file can be read.
+    last = tf.data.Dataset.from_tensors((count, tf.zeros(shape, tf.uint8)))
+    index, images = images.concatenate(last).batch(count + 1).get_single_element()
+    place = tf.scatter_nd(
+        index[:, None], tf.range(1, tf.shape(index)[0] + 1), count[None] + 1
+    )[:-1]
+    valid = place > 0
+    # The row of the last one, which is black, serves all that could not be read.
+    return tf.gather(images, tf.where(valid, place - 1, tf.shape(index)[0] - 1)), valid
 
 
 def _decode(encoded, channels):
