@@ -13,7 +13,7 @@ from moco_tf.pretrain import closing
 
 @pytest.mark.parametrize("kind", [ConfigError, DataError, InterchangeError, RunError])
 def test_every_mistake_is_one_line_and_exit_code_2(kind, monkeypatch, capsys):
-    def fail(config):
+    def fail(config, guide=True):
         raise kind("what went wrong.")
 
     monkeypatch.setattr("moco_tf.pretrain.pretrain", fail)

@@ -41,6 +41,8 @@ def test_each_epoch_is_a_row_of_a_table(bars, capsys):
     assert heads.split() == "epoch loss own key linear images/s left".split()
     number = r"\d+\.\d %|-"
     row = rf" *(\d)/3 +\d+\.\d{{3}} +({number}) +({number}) +[\d,]+ +([\d:]+)"
+    # Where an earlier test has set the log up, warnings stand between the rows.
+    rows = [line for line in rows if re.match(r" *\d/3 ", line)]
     found = [re.fullmatch(row, line) for line in rows]
     assert [match[1] for match in found] == ["1", "2", "3"], rows
     assert [match[3] for match in found] == ["-", "100.0 %", "-"]
@@ -96,11 +98,13 @@ def test_work_without_a_terminal_tells_a_line_a_minute(caplog, monkeypatch):
     assert not caplog.messages
     monkeypatch.setattr(log, "HEARTBEAT", 0.0)
     assert list(log.watched(range(2000), "reading")) == list(range(2000))
-    assert re.fullmatch(r"  reading: 1,000/2,000, [\d:]+ left", caplog.messages[999])
+    middle = re.compile(r"  reading: 1,000/2,000, [\d:]+ left")
+    assert any(map(middle.fullmatch, caplog.messages))
     assert list(log.watched(iter("ab"), "spelling")) == ["a", "b"]
     assert caplog.messages[-1] == "  spelling: 2"
+    caplog.clear()
     assert list(log.watched(range(3), None)) == [0, 1, 2]
-    assert len(caplog.messages) == 2002
+    assert not caplog.messages
 
 
 def test_libraries_are_quiet_but_python_is_heard(capfd):

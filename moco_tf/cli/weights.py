@@ -125,13 +125,19 @@ def _check_export(options: argparse.Namespace) -> None:
 
 def _export(options: argparse.Namespace) -> None:
     from moco_tf.interchange.exports import export
+    from moco_tf.interchange.loading import how_to_load
     from moco_tf.interchange.pretrained import load_pretrained
 
-    deviation = export(load_pretrained(options.source), options.out, options.to)
+    pretrained = load_pretrained(options.source)
+    deviation = export(pretrained, options.out, options.to)
+    files = options.out.rglob("*") if options.out.is_dir() else [options.out]
+    size = sum(file.stat().st_size for file in files if file.is_file())
     print(
-        f"Wrote {options.out}; features read back differ by {deviation:.1e} of their "
-        f"norm (limit {FORMATS[options.to].tolerance:g})."
+        f"Wrote {options.out}, {size / 1e6:.1f} MB; features read back differ by "
+        f"{deviation:.0e}\nof their norm (limit {FORMATS[options.to].tolerance:g})."
     )
+    if lines := how_to_load(pretrained.encoder, options.to, options.out):
+        print(lines)
 
 
 def _preprocessing(options, encoder, noted):

@@ -30,7 +30,8 @@ _HEAD = re.compile(r"(fc|head)\..*")
 _LEFTOVER = re.compile(
     r"(encoder_k|momentum_encoder|predictor|fc|head|optimizer)\..*|queue|queue_ptr"
 )
-_DEPTHS = {
+# Block and stages of the ResNets that have a name -> the number in it.
+DEPTHS = {
     ("basic", (2, 2, 2, 2)): 18,
     ("basic", (3, 4, 6, 3)): 34,
     ("bottleneck", (3, 4, 6, 3)): 50,
@@ -227,7 +228,7 @@ def _build_resnet(state: Mapping[str, np.ndarray]) -> ResNet:
             "ImageNet and the 3x3 stem of CIFAR are known."
         )
     block = "bottleneck" if "layer1.0.conv3.weight" in state else "basic"
-    number = _DEPTHS.get((block, depths), "")
+    number = DEPTHS.get((block, depths), "")
     return ResNet(
         depths,
         block,
