@@ -29,6 +29,7 @@ LEFT_OUT = {
     "curl ": "it asks that server",
     "python train_net.py": "Detectron2's own script",
     "pip install": "the environment is there; test_package.py installs the package",
+    ". .venv/bin/activate": "the shell here has it",
     "make constraints": "it needs uv and writes the pinned versions",
     "make demo LANE": "test_package and .ci/run make the environments",
     "make test": "this is it",
