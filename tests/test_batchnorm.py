@@ -330,3 +330,11 @@ def test_encoding_in_sync_serves_our_layers_and_keras_own(layer):
     whole = encode(encoder, tf.constant(batch))
     np.testing.assert_allclose(joined, whole, atol=2e-5)
     assert np.abs(apart - whole).max() > 1e-3
+    # Threads that share the layers leave them as they were.
+    layers = [
+        x for x in encoder.layers if isinstance(x, keras.layers.BatchNormalization)
+    ]
+    assert layers
+    for own in layers:
+        assert not own.synchronized and not getattr(own, "sync", False)
+        assert own.get_config() == layer.from_config(own.get_config()).get_config()

@@ -351,3 +351,23 @@ def test_encoder_names_are_those_of_the_papers():
     for depth, features in ((18, 32), (34, 32), (50, 128)):
         config = load_config(None, (f"encoder.name=resnet{depth}", "encoder.width=4"))
         assert build_encoder(config).output_shape == (None, features)
+
+
+@pytest.mark.parametrize(
+    "replicas", [1, pytest.param(2, marks=pytest.mark.slow)], ids=str
+)
+def test_deterministic_runs_in_fresh_processes_are_equal_to_the_bit(replicas, tmp_path):
+    words = [f"--{word}" for word in SMALL]
+    words += ["--train.deterministic=true", "--monitor.every=0", "--train.epochs=1"]
+    words += [f"--distribution.replicas={replicas}", f"--runs_dir={tmp_path}"]
+    weights = []
+    for name in ("one", "two"):
+        done = subprocess.run(
+            [sys.executable, str(ROOT / "train.py"), *words, f"--name={name}"],
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, done.stderr
+        weights.append(load_pretrained(tmp_path / name).encoder.get_weights())
+    for one, two in zip(*weights):
+        np.testing.assert_array_equal(one, two)

@@ -3,9 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import threading
+import weakref
 
 import tensorflow as tf
 from tensorflow import keras
+
+# What `encode` asks of the layers that this thread calls.
+_call = threading.local()
+# Keras's own layers that threads have joined: how many, and the settings of before.
+_joined: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
+_lock = threading.Lock()
 
 
 @keras.saving.register_keras_serializable(package="moco_tf")
@@ -92,18 +100,14 @@ class BatchNormalization(keras.layers.BatchNormalization):
         return self._by_running_statistics(inputs)
 
     def _by_batch(self, inputs):
-        parts = split(inputs, self.groups)
-        normalise = _normalise_over_replicas if self._joins() else _normalise
+        groups, sync = getattr(_call, "settings", None) or (self.groups, self.sync)
+        parts = split(inputs, groups)
+        normalise = _normalise_over_replicas if sync and _has_replicas() else _normalise
         normalised = [normalise(part, self._affine(), self.epsilon) for part in parts]
         outputs, means, variances = zip(*normalised)
         self._follow(self.moving_mean, means)
         self._follow(self.moving_variance, variances)
         return tf.concat(outputs, axis=0) if len(outputs) > 1 else outputs[0]
-
-    def _joins(self):
-        """Whether there are replicas to join here; none while a model is recorded."""
-        context = tf.distribute.get_replica_context()
-        return self.sync and context is not None and context.num_replicas_in_sync > 1
 
     def _by_running_statistics(self, inputs):
         statistics = self.moving_mean, self.moving_variance
@@ -122,6 +126,12 @@ class BatchNormalization(keras.layers.BatchNormalization):
     def get_config(self) -> dict:
         """Returns the constructor's arguments."""
         return {**super().get_config(), "groups": self.groups, "sync": self.sync}
+
+
+def _has_replicas():
+    """Whether there are replicas to join here; none while a model is recorded."""
+    context = tf.distribute.get_replica_context()
+    return context is not None and context.num_replicas_in_sync > 1
 
 
 def split(batch: tf.Tensor, groups: int) -> list[tf.Tensor]:
@@ -226,28 +236,54 @@ def encode(
     ]
     inside = all(isinstance(layer, BatchNormalization) for layer in layers)
     parts = [images] if inside else split(images, groups)
-    with contextlib.ExitStack() as stack:
-        for layer in layers:
-            stack.enter_context(_set_up(layer, groups if inside else 1, sync))
+    others = [layer for layer in layers if not isinstance(layer, BatchNormalization)]
+    with _settings(groups if inside else 1, sync), _synchronised(others, sync):
         outputs = [encoder(part, training=training) for part in parts]
     return tf.concat(outputs, axis=0) if len(outputs) > 1 else outputs[0]
 
 
 @contextlib.contextmanager
-def _set_up(layer, groups, sync):
-    """Sets a layer up for one call; a user's own calls of it stay as they were."""
-    if isinstance(layer, BatchNormalization):
-        settings = {"groups": groups, "sync": sync}
-    else:  # Keras's own SyncBN has no fused kernel
-        settings = {"synchronized": True, "fused": False} if sync else {}
-    before = {name: getattr(layer, name) for name in settings}
-    for name, value in settings.items():
-        setattr(layer, name, value)
+def _settings(groups, sync):
+    """What this module's layers do in calls of this thread, whatever their own are.
+
+    A strategy runs each replica in a thread of its own, and all share the layers.
+    """
+    before = getattr(_call, "settings", None)
+    _call.settings = groups, sync
     try:
         yield
     finally:
-        for name, value in before.items():
-            setattr(layer, name, value)
+        _call.settings = before
+
+
+@contextlib.contextmanager
+def _synchronised(layers, sync):
+    """Keras's own layers joined over replicas, until the last thread has left.
+
+    They have no other way than an attribute of the layer, which threads share.
+    """
+    if not sync:
+        yield
+        return
+    settings = {"synchronized": True, "fused": False}  # that has no fused kernel
+    with _lock:
+        for layer in layers:
+            count, before = _joined.get(layer, (0, None))
+            before = before or {name: getattr(layer, name) for name in settings}
+            _joined[layer] = count + 1, before
+            for name, value in settings.items():
+                setattr(layer, name, value)
+    try:
+        yield
+    finally:
+        with _lock:
+            for layer in layers:
+                count, before = _joined.pop(layer)
+                if count > 1:
+                    _joined[layer] = count - 1, before
+                    continue
+                for name, value in before.items():
+                    setattr(layer, name, value)
 
 
 def share_statistics(model: keras.Model) -> None:

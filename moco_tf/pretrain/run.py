@@ -79,6 +79,8 @@ def pretrain(config: Config, guide: bool = True) -> dict:
     keras.backend.clear_session()
     keras.utils.set_random_seed(config.seed)
     if config.train.deterministic:
+        # KerasCV's layers ask for it, and none is made once operations must agree.
+        tf.random.set_global_generator(tf.random.Generator.from_seed(config.seed))
         tf.config.experimental.enable_op_determinism()
     keras.mixed_precision.set_global_policy(config.train.precision)
     if config.augment.jit_compile or config.train.jit_compile:
