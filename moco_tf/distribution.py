@@ -97,12 +97,13 @@ def hosts(strategy: tf.distribute.Strategy) -> int:
     return getattr(strategy.extended, "_num_workers", 1)
 
 
-def least_of_hosts(strategy: tf.distribute.Strategy, value: int) -> int:
-    """The least of what the hosts give, the same on each of them."""
+def of_hosts(strategy: tf.distribute.Strategy, value: int) -> list[int]:
+    """What each host gives, by its index; the same list on all of them."""
     if hosts(strategy) == 1:
-        return value
-    everyone = strategy.run(lambda: gather(tf.constant([value])))
-    return int(tf.reduce_min(strategy.experimental_local_results(everyone)[0]))
+        return [value]
+    everyone = strategy.run(lambda: gather(tf.constant([value], tf.int32)))
+    values = strategy.experimental_local_results(everyone)[0].numpy().tolist()
+    return values[:: local_replicas(strategy)]
 
 
 def local_replicas(strategy: tf.distribute.Strategy) -> int:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import multiprocessing
 import pathlib
 import sys
 
-from moco_tf.config import Config, ConfigError
+from moco_tf.config import ConfigError
 from moco_tf.config.checks import check_places
-from moco_tf.config.identity import other_run
+from moco_tf.config.identity import is_finished, other_run
 from moco_tf.config.sweep import Sweep, dump_sweep
 from moco_tf.log import import_tensorflow
 from moco_tf.mistakes import Mistake
@@ -58,15 +57,6 @@ def run_sweep(sweep: Sweep) -> pathlib.Path:
             "sweep again, which runs only these, or go on without them."
         )
     return folder
-
-
-def is_finished(config: Config) -> bool:
-    """Whether the run in a configuration's directory has come to its end."""
-    try:
-        json.loads((config.run_dir / "report" / "summary.json").read_text())
-    except (OSError, ValueError):  # a broken file is written anew
-        return False
-    return True
 
 
 def _in_process(config):

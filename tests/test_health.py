@@ -6,6 +6,7 @@ import types
 import numpy as np
 import pytest
 
+from moco_tf.callbacks import health
 from moco_tf.callbacks.health import diagnose, peak_memory, spread
 
 HEALTHY = {
@@ -57,3 +58,15 @@ def test_peak_memory_is_that_of_the_process_on_every_system(monkeypatch):
     monkeypatch.setattr("sys.platform", "win32")
     monkeypatch.setitem(sys.modules, "psutil", fake)
     assert peak_memory() == 300
+
+
+@pytest.mark.parametrize("prefix", ["", "/job:worker/replica:0/task:1"])
+def test_peak_memory_is_that_of_the_busiest_gpu_with_workers_too(monkeypatch, prefix):
+    gpus = [types.SimpleNamespace(name=f"{prefix}/device:GPU:{i}") for i in (0, 1)]
+    peaks = {"GPU:0": {"peak": 2**20}, "GPU:1": {"peak": 3 * 2**20}}
+    config = health.tf.config
+    monkeypatch.setattr(config, "list_logical_devices", lambda kind: gpus)
+    monkeypatch.setattr(
+        config.experimental, "get_memory_info", lambda name: peaks[name]
+    )
+    assert peak_memory() == 3

@@ -14,6 +14,7 @@ from moco_tf.interchange import InterchangeError, export
     ("to", "name", "encoder", "message"),
     [
         ("pdf", "a.pdf", tiny, "format 'pdf' is unknown; use savedmodel, keras"),
+        ("onnx", "a[1].onnx", tiny, "in it, which TensorFlow reads as a pattern"),
         ("onnx", "a.pth", tiny, "should end in .onnx; rename it"),
         ("torchvision", "a", tiny, "should end in .pth or .pt or .safetensors"),
         ("detectron2", "a.pkl", lambda: tiny("cifar"), "is no ResNet with the 7x7"),

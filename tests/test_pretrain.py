@@ -241,6 +241,85 @@ def test_checkpoint_of_another_architecture_is_refused(finished, tmp_path):
         pretrain(other)
 
 
+@pytest.fixture
+def unfinished(finished, tmp_path):
+    """A run of two epochs whose end is still to come, and its configuration."""
+    _, run = finished
+    shutil.copytree(run, tmp_path / "run")
+    (tmp_path / "run" / "report" / "summary.json").unlink()
+    return tmp_path / "run", small(tmp_path)
+
+
+@pytest.mark.parametrize("damage", ["cut", "flipped", "no index"])
+def test_damaged_newest_checkpoint_is_passed_over(unfinished, damage, capsys):
+    run, config = unfinished
+    (data,) = (run / "checkpoints").glob("epoch-2.data*")
+    content = bytearray(data.read_bytes())
+    if damage == "cut":
+        del content[len(content) // 2 :]
+    elif damage == "flipped":
+        content[len(content) // 2] ^= 255
+    data.write_bytes(content)
+    if damage == "no index":
+        (run / "checkpoints" / "epoch-2.index").unlink()
+    pretrain(config)
+    printed = capsys.readouterr().out
+    assert ("epoch-2 is damaged" in " ".join(printed.split())) == (damage != "no index")
+    assert "Continuing after epoch 1 of 2" in printed
+    rows = (run / "history.csv").read_text().splitlines()
+    assert [row.split(",")[0] for row in rows[1:]] == ["0", "1", "2"]
+
+
+def test_no_whole_checkpoint_is_told_and_nothing_overwritten(unfinished):
+    run, config = unfinished
+    for data in (run / "checkpoints").glob("*.data*"):
+        data.write_bytes(b"")
+    before = (run / "history.csv").read_text()
+    with pytest.raises(callbacks.RunError, match="none of the checkpoints in .* anew"):
+        pretrain(config)
+    assert (run / "history.csv").read_text() == before
+
+
+def test_lost_list_of_checkpoints_is_made_again(unfinished, capsys):
+    run, config = unfinished
+    (run / "checkpoints" / "checkpoint").unlink()
+    pretrain(config)
+    assert "Continuing after epoch 2 of 2" in capsys.readouterr().out
+    paths = tf.train.get_checkpoint_state(str(run / "checkpoints"))
+    assert [pathlib.Path(p).name for p in paths.all_model_checkpoint_paths] == [
+        "epoch-1",
+        "epoch-2",
+    ]
+
+
+@pytest.mark.parametrize("done", [True, False])
+def test_run_without_its_checkpoints_is_not_overwritten(finished, unfinished, done):
+    run, config = unfinished
+    if done:
+        shutil.copy(finished[1] / "report" / "summary.json", run / "report")
+    shutil.rmtree(run / "checkpoints")
+    before = (run / "history.csv").read_text()
+    with pytest.raises(callbacks.RunError, match="2 epochs, but .* are gone.*--name"):
+        pretrain(config)
+    assert (run / "history.csv").read_text() == before
+
+
+def test_run_that_stopped_before_its_first_checkpoint_starts_again(tmp_path, capsys):
+    config = small(tmp_path, "train.checkpoint_every=2", "monitor.every=0")
+    config.run_dir.mkdir()
+    (config.run_dir / "history.csv").write_text("epoch,loss\n1,3.0\n")
+    pretrain(config)
+    assert "Continuing" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["a[b", "a*", "what?"])
+def test_name_that_tensorflow_reads_as_a_pattern_is_refused(tmp_path, name):
+    with pytest.raises(ConfigError, match="a pattern for other names; use a path"):
+        small(tmp_path, name=name)
+    with pytest.raises(ConfigError, match="a pattern for other names"):
+        small(tmp_path / name)
+
+
 def test_directory_of_another_run_is_refused(finished):
     _, run = finished
     sentence = "method.temperature was 0.2 and is 0.5.* another --name or --runs_dir"

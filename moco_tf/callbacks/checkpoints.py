@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import pathlib
+import re
 import shutil
 
 import tensorflow as tf
 from tensorflow import keras
 
 from moco_tf.mistakes import Mistake
+
+log = logging.getLogger("moco_tf")
 
 
 class RunError(Mistake):
@@ -45,14 +49,36 @@ class Checkpoints(keras.callbacks.Callback):
             **model.parts(), optimizer=model.optimizer, epoch=self.epoch
         )
         self._state = state
+        _list_again(self.folder)
         self._manager = tf.train.CheckpointManager(
             state, str(self.folder), max_to_keep=self.keep, checkpoint_name="epoch"
         )
 
     def newest(self) -> int:
-        """How many epochs the newest checkpoint has behind it; 0 without one."""
-        path = self._manager.latest_checkpoint
-        return int(path.rpartition("-")[2]) if path else 0
+        """How many epochs the newest whole checkpoint has behind it; 0 without one.
+
+        A damaged one, of which a line tells, is passed over.
+
+        Raises:
+            RunError: if there are checkpoints and none is whole.
+        """
+        epochs = sorted(_epochs(self.folder), reverse=True)
+        for epoch in epochs:
+            reason = _damage(self.folder / f"epoch-{epoch}")
+            if reason is None:
+                return epoch
+            log.warning(
+                "The checkpoint %s is damaged (%s) and passed over.",
+                self.folder / f"epoch-{epoch}",
+                reason,
+            )
+        if epochs:
+            raise RunError(
+                f"none of the checkpoints in {self.folder} can be read, so the run "
+                "cannot go on; put whole ones back, or start it anew under another "
+                "--name."
+            )
+        return 0
 
     def restore(self, epoch: int | None = None) -> int:
         """Restores a checkpoint, if there is one.
@@ -128,12 +154,38 @@ def newest_checkpoint(folder: str | os.PathLike) -> str:
     return path
 
 
+def _epochs(folder):
+    """Epochs of the checkpoints in a folder, whatever its list of them says."""
+    names = [path.name for path in folder.glob("epoch-*.index")]
+    return [int(match[1]) for n in names if (match := re.match(r"epoch-(\d+)\.", n))]
+
+
+def _list_again(folder):
+    """Writes TensorFlow's list of the checkpoints where it is lost or broken."""
+    epochs = sorted(_epochs(folder))
+    if not epochs or tf.train.get_checkpoint_state(str(folder)) is not None:
+        return
+    paths = [f"epoch-{epoch}" for epoch in epochs]
+    tf.compat.v1.train.update_checkpoint_state(str(folder), paths[-1], paths)
+
+
+def _damage(path):
+    """Why a checkpoint cannot be read to its end, checksums too; None if it can."""
+    try:
+        reader = tf.train.load_checkpoint(str(path))
+        for name in reader.get_variable_to_shape_map():
+            reader.get_tensor(name)
+    except (ValueError, IndexError, RuntimeError, tf.errors.OpError) as error:
+        return _reason(error)
+    return None
+
+
 def _restore(state, path, remedy, what=""):
     """Restores all objects of a state; a checkpoint may hold more than these."""
     try:
         status = state.restore(path).expect_partial()
         status.assert_existing_objects_matched()
-    except (ValueError, AssertionError, tf.errors.OpError) as error:
+    except (ValueError, IndexError, AssertionError, tf.errors.OpError) as error:
         raise RunError(
             f"the checkpoint {path} {what}does not fit this model or is damaged "
             f"({_reason(error)}); {remedy}."

@@ -76,7 +76,9 @@ def peak_memory() -> float:
     """
     gpus = tf.config.list_logical_devices("GPU")
     if gpus:
-        usage = [tf.config.experimental.get_memory_info(gpu.name[8:]) for gpu in gpus]
+        # With workers a name starts with /job:worker/replica:0/task:0.
+        names = [gpu.name.rpartition("device:")[2] for gpu in gpus]
+        usage = [tf.config.experimental.get_memory_info(name) for name in names]
         return max(gpu["peak"] for gpu in usage) / 2**20
     if sys.platform == "win32":
         import psutil

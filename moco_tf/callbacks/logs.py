@@ -40,6 +40,10 @@ class HistoryCSV(keras.callbacks.Callback):
         with open(self.path, newline="") as file:
             return list(csv.DictReader(file))
 
+    def epochs(self) -> int:
+        """How many epochs of training the rows have; 0 without any."""
+        return max((int(row["epoch"]) for row in self.read()), default=0)
+
     def add(self, epoch: int, values: dict[str, float]) -> None:
         """Writes the row of an epoch; 0 is the untrained encoder."""
         rows = [row for row in self.read() if int(row["epoch"]) < epoch]

@@ -15,7 +15,8 @@ from moco_tf.config.limits import (
     positive,
     require,
 )
-from moco_tf.config.tree import ENCODERS, Config, Data, Encoder
+from moco_tf.config.tree import ENCODERS, Config, ConfigError, Data, Encoder
+from moco_tf.mistakes import require_plain
 
 
 def validate(config: Config, replicas: int | None = None, hosts: int = 1) -> None:
@@ -36,6 +37,7 @@ def validate(config: Config, replicas: int | None = None, hosts: int = 1) -> Non
         f"name={config.name!r} must be a plain directory name such as 'demo'; "
         "put the folder that holds the runs in runs_dir.",
     )
+    require_plain(config.run_dir, "the run directory", ConfigError)
     between(0, 2**32 - 1, "seed", config.seed)
     _check_data(config)
     _check_method(config)
@@ -65,6 +67,7 @@ def check_places(config: Config) -> None:
                 f"taken from {pathlib.Path.cwd()} unless it starts with a slash.",
             )
     if config.train.start_from is not None:
+        require_plain(config.train.start_from, "train.start_from", ConfigError)
         folder = pathlib.Path(config.train.start_from).expanduser()
         require(
             (folder / "checkpoints").is_dir(),

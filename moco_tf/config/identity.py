@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 from moco_tf.config.load import load_config
 from moco_tf.config.tree import Config
 
@@ -22,6 +24,15 @@ _MAY_CHANGE = {
     "train.checkpoint_every",
     "train.keep_checkpoints",
 }
+
+
+def is_finished(config: Config) -> bool:
+    """Whether the run in a configuration's directory has come to its end."""
+    try:
+        json.loads((config.run_dir / "report" / "summary.json").read_text())
+    except (OSError, ValueError):  # a broken file is written anew
+        return False
+    return True
 
 
 def other_run(config: Config) -> list[str]:

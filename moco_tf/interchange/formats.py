@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from moco_tf.interchange.errors import InterchangeError
+from moco_tf.mistakes import require_plain
 from moco_tf.shell import command
 
 _PIXELS = "float32 (N,H,W,C) of 0..255, RGB order where C is 3"
@@ -94,6 +95,7 @@ def find_export(path: Path) -> Path:
     Raises:
         InterchangeError: if there is none, or none of this project's.
     """
+    require_plain(path, "the encoder's path", InterchangeError)
     is_run = (path / "config.yaml").is_file()
     saved = path / "saved_model" if is_run else path
     if not path.exists():

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from moco_tf.interchange.errors import InterchangeError
+from moco_tf.mistakes import require_plain
 
 
 def check_replaceable(path: str | os.PathLike, folder: bool) -> None:
@@ -21,6 +22,7 @@ def check_replaceable(path: str | os.PathLike, folder: bool) -> None:
             this project only; a file replaces any file.
     """
     path = Path(path)
+    require_plain(path, "the target", InterchangeError)
     if not folder and path.is_dir():
         raise InterchangeError(f"{path} is a folder; name a file to write instead.")
     if folder and os.path.lexists(path) and not path.is_dir():

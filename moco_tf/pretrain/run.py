@@ -13,14 +13,14 @@ from tensorflow import keras
 from moco_tf import callbacks
 from moco_tf.callbacks.progress import CONTRAST, SPEED
 from moco_tf.config import Config, ConfigError, dump, validate
-from moco_tf.config.identity import other_run
+from moco_tf.config.identity import is_finished, other_run
 from moco_tf.data.pipeline import steps_per_epoch, two_views
 from moco_tf.distribution import (
     DistributionError,
     hosts,
-    least_of_hosts,
     local_replicas,
     make_strategy,
+    of_hosts,
     worker_index,
 )
 from moco_tf.files import write_whole
@@ -117,8 +117,12 @@ def _run(config, strategy, run_dir, guide):
         config.train.keep_checkpoints,
     )
     checkpoints.set_model(model)
-    # A host that died before another one saved lacks that epoch.
-    done = checkpoints.restore(least_of_hosts(strategy, checkpoints.newest()))
+    history = callbacks.HistoryCSV(run_dir / "history.csv")
+    trained = history.epochs()
+    if trained <= config.train.checkpoint_every and not is_finished(config):
+        trained = 0  # it stopped before its first checkpoint, and may start again
+    done = _epochs_done(strategy, checkpoints.newest(), trained)
+    checkpoints.restore(done)
     if done:
         log.info("Continuing after epoch %d of %d.", done, config.train.epochs)
     monitor = Monitor(config, model) if config.monitor.every else None
@@ -127,7 +131,6 @@ def _run(config, strategy, run_dir, guide):
     if first_weights:  # before minutes are spent on baselines
         first_weights = pathlib.Path(first_weights).expanduser() / "checkpoints"
         callbacks.newest_checkpoint(first_weights)
-    history = callbacks.HistoryCSV(run_dir / "history.csv")
     baselines = monitor.baselines(model, run_dir, resumed=done > 0) if monitor else {}
     if baselines and not done:
         history.add(0, baselines["untrained"])
@@ -174,6 +177,31 @@ def _run(config, strategy, run_dir, guide):
         config, model, monitor, album, baselines, history, source.num_examples, guide
     )
     return {**figures, "run_dir": str(run_dir)}
+
+
+def _epochs_done(strategy, saved, trained):
+    """After which epoch the run goes on, on all hosts the same.
+
+    Args:
+        strategy: whose hosts compare.
+        saved: epochs that this host's newest checkpoint has behind it.
+        trained: epochs of this host's history after which there was a checkpoint.
+
+    Raises:
+        RunError: on all hosts alike, where work would be lost.
+    """
+    saved, trained = of_hosts(strategy, saved), of_hosts(strategy, trained)
+    # A host that died before another one saved lacks that epoch.
+    done = min(saved)
+    if done or not max(*saved, *trained, 0):
+        return done
+    lacking = [str(i) for i, epoch in enumerate(saved) if not epoch]
+    where = f" of host {', '.join(lacking)}" if len(saved) > 1 else ""
+    raise callbacks.RunError(
+        f"the run has trained {max(*saved, *trained)} epochs, but the checkpoints"
+        f"{where} are gone, and starting again would overwrite what is left; put them "
+        "back, or start anew under another --name."
+    )
 
 
 def _interrupted(error, run_dir):
