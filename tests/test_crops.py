@@ -67,3 +67,22 @@ def test_pixels_outside_the_box_do_not_leak_in():
     image[10:30, 5:25] = 7
     crop = resized_crop(tf.constant(image), tf.constant([10, 5, 20, 20]), 8)
     np.testing.assert_array_equal(crop, np.full((8, 8, 3), 7))
+
+
+@pytest.mark.parametrize("sides", [(375, 500), (500, 333), (20, 17), (600, 40)])
+def test_centre_crop_is_that_of_the_whole_resized_image(sides):
+    shape = (*sides, 3)
+    image = tf.constant(np.random.default_rng(0).integers(0, 256, shape, np.uint8))
+    target = [96 * side // min(sides) for side in sides]
+    top, left = (round((side - 80) / 2) for side in target)
+    whole = resize(image, *target).numpy().astype(int)
+    expected = whole[top : top + 80, left : left + 80]
+    found = centre_crop(image, 96, 80).numpy().astype(int)
+    assert np.abs(found - expected).max() <= 1
+    assert (found != expected).mean() < 2e-3
+
+
+def test_strip_costs_no_more_than_its_square():
+    # Resized whole it would have 256 x 25,600,000 pixels.
+    strip = tf.zeros((1, 100_000, 3), tf.uint8)
+    assert centre_crop(strip, 256, 224).shape == (224, 224, 3)

@@ -1,4 +1,6 @@
 import logging
+import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -361,3 +363,78 @@ def test_download_that_keeps_failing_is_told_once_while_it_is_tried(
     assert said.startswith("TensorFlow Datasets cannot reach the server of 'cifar10'")
     urllib3.warning("heard again")
     assert "heard again" in caplog.text
+
+
+def test_content_decides_what_is_an_image(tmp_path, caplog):
+    save(tmp_path / "a.jfif", format="JPEG")
+    save(tmp_path / "b", format="PNG")
+    save(tmp_path / "c.dat", format="WEBP")
+    save(tmp_path / "d.jpg")
+    (tmp_path / "notes.txt").write_text("no image")
+    with caplog.at_level(logging.WARNING):
+        source = open_folder(tmp_path)
+    assert source.file_names == ["a.jfif", "b", "c.dat", "d.jpg"]
+    assert len(elements(source)) == 4
+    assert not caplog.text
+
+
+def test_other_kinds_of_images_are_counted(tmp_path, caplog):
+    photos(tmp_path, 3)
+    for number in range(4):
+        (tmp_path / f"{number}.TIF").write_bytes(b"II*\0")
+    (tmp_path / "phone.heic").write_bytes(b"ftypheic")
+    with caplog.at_level(logging.WARNING):
+        assert open_folder(tmp_path).num_examples == 3
+    assert "4 .tif, 1 .heic; 3 others are" in caplog.text
+
+
+def test_links_that_lead_back_end_and_count_once(tmp_path):
+    photos(tmp_path / "a", 2)
+    photos(tmp_path / "b", 3)
+    (tmp_path / "a" / "up").symlink_to("..")
+    (tmp_path / "b" / "up").symlink_to("..")
+    (tmp_path / "latest").symlink_to(".")
+    (tmp_path / "gone.jpg").symlink_to("nowhere")
+    assert open_folder(tmp_path).num_examples == 5
+
+
+def test_litter_of_systems_is_no_part_of_a_folder(tmp_path):
+    photos(tmp_path / "cats", 2)
+    photos(tmp_path / "dogs", 2)
+    for name in ("@eaDir", "$RECYCLE.BIN", "__MACOSX", "#recycle"):
+        photos(tmp_path / name, 1)
+    photos(tmp_path / "cats" / "@eaDir", 1)
+    source = open_folder(tmp_path)
+    assert source.class_names == ("cats", "dogs") and source.num_examples == 4
+
+
+def test_litter_beside_splits_is_no_class(tmp_path):
+    for name in ("train", "test", "@eaDir"):
+        photos(tmp_path / name, 2)
+    assert open_folder(tmp_path, "test").num_examples == 2
+
+
+def test_names_that_are_not_utf8_are_read_and_shown(tmp_path, caplog):
+    photos(tmp_path, 1)
+    name = os.fsencode(tmp_path) + b"/caf\xe9.jpg"
+    try:
+        shutil.copy(tmp_path / "000.jpg", name)
+    except OSError:
+        pytest.skip("this file system takes UTF-8 names only")
+    with open(os.fsencode(tmp_path) + b"/\xe9.png", "wb") as file:
+        file.write(b"none")
+    with caplog.at_level(logging.WARNING):
+        source = open_folder(tmp_path)
+    assert source.file_names == ["000.jpg", "caf\\xe9.jpg"]
+    assert len(elements(source)) == 2
+    assert "\\xe9.png" in caplog.text
+
+
+def test_images_of_16_bits_are_told(tmp_path, caplog):
+    photos(tmp_path, 2)
+    Image.fromarray(np.full((8, 8), 4095, np.uint16)).save(tmp_path / "xray.png")
+    with caplog.at_level(logging.WARNING):
+        source = open_folder(tmp_path, channels=1)
+    assert source.num_examples == 3
+    assert "1 of 3 images" in caplog.text and "16 bits" in caplog.text
+    assert caplog.text.count("xray.png") == 1 and "000.jpg" not in caplog.text

@@ -110,12 +110,17 @@ def resize(image: tf.Tensor, height: tf.Tensor, width: tf.Tensor) -> tf.Tensor:
     """
     size = tf.stack([height, width])
     factor = tf.cast(size, tf.float32) / tf.cast(tf.shape(image)[:2], tf.float32)
+    return _sampled(image, size, factor, tf.zeros(2))
+
+
+def _sampled(image, size, factor, translation):
+    """A window of `size` on the image scaled by `factor`, moved by `translation`."""
     # What tf.image.resize(antialias=True) calls; directly, it takes uint8 as it is.
     resized = tf.raw_ops.ScaleAndTranslate(
         images=image[None],
         size=size,
         scale=factor,
-        translation=tf.zeros(2),
+        translation=translation,
         kernel_type="triangle",
         antialias=True,
     )
@@ -163,8 +168,8 @@ def centre_crop(image: tf.Tensor, shorter: int, size: int) -> tf.Tensor:
     sides = tf.shape(image)[:2]
     # Integer division: torchvision truncates the longer side.
     target = shorter * sides // tf.reduce_min(sides)
-    image = resize(image, target[0], target[1])
-    room = tf.cast(target - size, tf.float32)
-    corner = tf.cast(tf.round(room / 2.0), tf.int32)
-    begin = tf.concat([corner, [0]], axis=0)
-    return tf.slice(image, begin, (size, size, channels))
+    corner = tf.round(tf.cast(target - size, tf.float32) / 2.0)
+    factor = tf.cast(target, tf.float32) / tf.cast(sides, tf.float32)
+    # Only the square is computed: the longer side of a strip may be huge.
+    crop = _sampled(image, (size, size), factor, -corner)
+    return tf.ensure_shape(crop, (size, size, channels))

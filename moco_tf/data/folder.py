@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import io
 import logging
 import os
@@ -17,8 +18,20 @@ from moco_tf.data.sources import DataError, Source
 from moco_tf.data.threads import CORES, untuned
 from moco_tf.log import quiet_libraries, watched
 
-_DIRECT = (".jpg", ".jpeg", ".png")
+# Endings are a hint: a file of another ending is an image if it begins like one.
+_DIRECT = (".jpg", ".jpeg", ".jpe", ".jfif", ".png")
 _CONVERTED = (".bmp", ".gif", ".webp")
+_BEGINNINGS = (b"\xff\xd8\xff", b"\x89PNG\r\n", b"GIF8", b"BM")
+# Images that are not read, of which a line tells.
+_OTHER_IMAGES = (
+    ".tif", ".tiff", ".heic", ".heif", ".avif", ".jp2", ".jxl", ".psd", ".dcm", ".dng",
+    ".cr2", ".cr3", ".nef", ".arw", ".raf", ".orf", ".rw2", ".svg", ".npy",
+)  # fmt: skip
+# Thumbnails, bins and snapshots that systems put beside a user's files.
+_LITTER = {
+    "@eaDir", "#recycle", "#snapshot", "$RECYCLE.BIN", "System Volume Information",
+    "__MACOSX", "lost+found",
+}  # fmt: skip
 _SPLITS = ("train", "val", "validation", "test")
 _NAMED = 10
 _BATCH = 64
@@ -40,6 +53,11 @@ def open_folder(
     the whole folder is split "train". Images are labelled by the sub-folders of the
     first level, in alphabetical order, when every image lies in one and there are at
     least two.
+
+    Files count by their content, whatever their names; those of other image formats
+    (TIFF, HEIC, raw) are counted in the log. What systems put beside a user's files
+    (@eaDir, $RECYCLE.BIN and their like) is no part of the folder, and a folder that
+    links lead to again is read once.
 
     Every image is decoded once on opening, in parallel: only so is the number of
     examples exact and every later batch independent of which files are broken. It costs
@@ -74,10 +92,20 @@ def open_folder(
             f"channels={channels} cannot be decoded from image files; use 1, 3 or 4."
         )
     names, labels = _label(paths)
-    files = tf.constant([str(root / path) for path in paths])
-    converts = any(_suffix(path) in _CONVERTED for path in paths)
-    readable = readable_files(files, channels, converts)
+    # Names are bytes to the system, and not always UTF-8.
+    files = tf.constant([os.fsencode(root / path) for path in paths])
+    converts = any(_suffix(path) not in _DIRECT for path in paths)
+    readable, deep = _checked(files, channels, converts)
     _report(root, paths, readable, max_unreadable)
+    if len(deep):
+        _log.warning(
+            "%d of %d images in %s have 16 bits a channel, of which only the higher 8 "
+            "are used, so dark ones lose their detail; scale them to 8 bits: %s",
+            len(deep),
+            len(paths),
+            root,
+            some_names([shown_name(paths[index]) for index in deep]),
+        )
     files, labels = tf.gather(files, readable), labels[readable]
     label_values = tf.constant(labels)
 
@@ -97,7 +125,7 @@ def open_folder(
         names,
         load=load,
         labels=labels,
-        file_names=[paths[index] for index in readable],
+        file_names=[shown_name(paths[index]) for index in readable],
     )
 
 
@@ -127,7 +155,11 @@ def _find_root(data_dir, split):
 
 
 def _split_folders(root: pathlib.Path) -> list[str]:
-    entries = [path for path in root.iterdir() if not path.name.startswith(".")]
+    entries = [
+        path
+        for path in root.iterdir()
+        if not path.name.startswith(".") and path.name not in _LITTER
+    ]
     names = [path.name for path in entries if path.is_dir()]
     splits = [name for name in _SPLITS if name in names]
     # A lone "train" among others may be a class: photographs of trains.
@@ -142,14 +174,62 @@ def _suffix(path: str) -> str:
 
 
 def _list_images(root: pathlib.Path) -> list[str]:
-    paths = []
+    paths: list[str] = []
+    others: collections.Counter[str] = collections.Counter()
+    seen = {_identity(root)}
     for folder, folders, files in os.walk(root, followlinks=True):
-        folders[:] = [name for name in folders if not name.startswith(".")]
         inside = os.path.relpath(folder, root)
-        for file in files:
-            if _suffix(file) in _DIRECT + _CONVERTED and not file.startswith("."):
-                paths.append(os.path.normpath(os.path.join(inside, file)))
+        entered = []
+        for name in sorted(folders):
+            if name.startswith(".") or name in _LITTER:
+                continue
+            identity = _identity(os.path.join(folder, name))
+            if identity not in seen:  # links may lead back
+                seen.add(identity)
+                entered.append(name)
+        folders[:] = entered
+        for name in files:
+            path = os.path.join(folder, name)
+            if name.startswith(".") or not os.path.isfile(path):
+                continue
+            suffix = _suffix(name)
+            if suffix in _DIRECT + _CONVERTED or _begins_like_an_image(path):
+                paths.append(os.path.normpath(os.path.join(inside, name)))
+            elif suffix in _OTHER_IMAGES:
+                others[suffix] += 1
+    if others:
+        counts = ", ".join(
+            f"{count} {suffix}" for suffix, count in others.most_common()
+        )
+        _log.warning(
+            "%s holds images of formats that are not read: %s; %d others are. Convert "
+            "them to JPEG or PNG to use them.",
+            root,
+            counts,
+            len(paths),
+        )
     return sorted(paths)
+
+
+def _identity(folder):
+    status = os.stat(folder)
+    # A system without numbers for files gives 0: then its real path tells.
+    return (status.st_dev, status.st_ino or os.path.realpath(folder))
+
+
+def _begins_like_an_image(path):
+    try:
+        with open(path, "rb") as file:
+            start = file.read(12)
+    except OSError:
+        return False
+    is_webp = start[:4] == b"RIFF" and start[8:] == b"WEBP"
+    return is_webp or start.startswith(_BEGINNINGS)
+
+
+def shown_name(path: str) -> str:
+    """A file's name for people, with escapes for bytes that are not UTF-8."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
 def _label(paths: list[str]) -> tuple[tuple[str, ...], np.ndarray]:
@@ -158,7 +238,8 @@ def _label(paths: list[str]) -> tuple[tuple[str, ...], np.ndarray]:
     if len(names) < 2 or any(len(part) == 1 for part in parts):
         return (), np.full(len(paths), -1, np.int64)
     index = {name: number for number, name in enumerate(names)}
-    return tuple(names), np.array([index[part[0]] for part in parts], np.int64)
+    labels = np.array([index[part[0]] for part in parts], np.int64)
+    return tuple(map(shown_name, names)), labels
 
 
 def _read(file: tf.Tensor, converts: bool) -> tf.Tensor:
@@ -201,11 +282,20 @@ def readable_files(
     Returns:
         int64 indices of the files that decode, in order.
     """
+    return _checked(files, channels, converts)[0]
+
+
+def _checked(files, channels, converts):
+    """Indices of the files that decode, and of those of 16 bits a channel."""
 
     def check(index, file):
         # The decoded image must be used, or the graph leaves the decoding out.
-        image = decode(_read(file, converts), channels)
-        return index + 0 * tf.cast(tf.size(image), tf.int64)
+        data = _read(file, converts)
+        image = decode(data, channels)
+        start = tf.strings.substr(data, 0, 25)
+        is_png = tf.strings.substr(start, 0, 4) == b"\x89PNG"
+        is_deep = is_png & (tf.strings.substr(start, 24, 1) == b"\x10")
+        return index + 0 * tf.cast(tf.size(image), tf.int64), is_deep
 
     dataset = tf.data.Dataset.from_tensor_slices(files).enumerate()
     dataset = dataset.map(check, num_parallel_calls=CORES)
@@ -213,8 +303,11 @@ def readable_files(
     count = int(files.shape[0])
     batches = untuned(dataset).as_numpy_iterator()
     with quiet_libraries():
-        readable = list(watched(batches, "checking images", -(-count // _BATCH)))
-    return np.concatenate(readable) if readable else np.zeros(0, np.int64)
+        found = list(watched(batches, "checking images", -(-count // _BATCH)))
+    if not found:
+        return np.zeros(0, np.int64), np.zeros(0, np.int64)
+    readable, is_deep = map(np.concatenate, zip(*found))
+    return readable, readable[is_deep]
 
 
 def some_names(names: Sequence[str]) -> str:
@@ -227,7 +320,7 @@ def _report(root, paths, readable, max_unreadable):
     bad = np.setdiff1d(np.arange(len(paths)), readable)
     if not len(bad):
         return
-    named = some_names([paths[index] for index in bad])
+    named = some_names([shown_name(paths[index]) for index in bad])
     if not len(readable) or len(bad) > max(1, max_unreadable * len(paths)):
         raise DataError(
             f"{len(bad)} of {len(paths)} images in {str(root)!r} cannot be read, "

@@ -167,12 +167,16 @@ def _decode(encoded, channels):
 
 def _resize_and_crop(image, resize, image_size, channels):
     """Uint8 (H,W,C) -> uint8 (image_size, image_size, C)."""
-    shape = tf.shape(image)[:2]
-    shorter = tf.reduce_min(shape)
-    size = shape * resize // shorter  # rounds down, as torchvision does
-    image = tf.image.resize(image, size, method="bilinear", antialias=True)
+    sides = tf.shape(image)[:2]
+    target = sides * resize // tf.reduce_min(sides)  # rounds down, as torchvision does
+    corner = tf.round(tf.cast(target - image_size, tf.float32) / 2.0)  # halves to even
+    image = tf.raw_ops.ScaleAndTranslate(  # as tf.image.resize, of the square alone
+        images=image[None],
+        size=(image_size, image_size),
+        scale=tf.cast(target, tf.float32) / tf.cast(sides, tf.float32),
+        translation=-corner,
+        kernel_type="triangle",
+        antialias=True,
+    )[0]
     image = tf.cast(tf.clip_by_value(tf.round(image), 0.0, 255.0), tf.uint8)
-    room = tf.cast(size - image_size, tf.float32)
-    top = tf.cast(tf.round(room / 2.0), tf.int32)  # halves to even, as torchvision
-    image = image[top[0] : top[0] + image_size, top[1] : top[1] + image_size]
     return tf.ensure_shape(image, (image_size, image_size, channels))
