@@ -100,3 +100,16 @@ def test_export_without_augmentation_needs_mean_and_std(tmp_path):
     half = [0.5] * 3
     export_encoder(model, tmp_path / "a", image_size=32, mean=half, std=half)
     assert load_pretrained(tmp_path / "a").mean == (0.5, 0.5, 0.5)
+
+
+def test_epochs_end_or_keras_asks_for_their_steps():
+    images = np.zeros((64, 32, 32, 3), np.uint8)
+    settings = dict(batch_size=16, image_size=32)
+    views = two_views(from_arrays(images), epochs=2, start_step=3, **settings)
+    assert int(views.cardinality()) == len(list(views)) == 5
+    model = small_moco()
+    assert len(model.fit(views, verbose=0).history["loss"]) == 1
+    endless = two_views(from_arrays(images), **settings)
+    with pytest.raises(ValueError, match="number of steps to run"):
+        model.fit(endless, verbose=0)
+    model.fit(endless, steps_per_epoch=4, epochs=2, verbose=0)

@@ -7,10 +7,18 @@ from moco_tf.config.sweep import Row, Sweep
 from moco_tf.protocols.figures import (
     Panel,
     by_number,
+    by_row,
+    curves,
     grouped_bars,
 )
 from moco_tf.protocols.tables import picture
-from moco_tf.report import confusion_matrix, heat_map, look
+from moco_tf.report import (
+    confusion_matrix,
+    draw_neighbours,
+    heat_map,
+    look,
+    plot_history,
+)
 
 
 def texts(figure):
@@ -106,3 +114,27 @@ def test_one_legend_serves_all_panels():
     assert len(figure.legends) == 1
     assert not any(axes.get_legend() for axes in figure.axes)
     assert figure.axes[1].get_ylim()[0] == 0
+
+
+def test_dollars_in_names_are_no_formula(tmp_path):
+    names = ["$20_$50", "a^$x$"]
+    history = tmp_path / "history.csv"
+    history.write_text("epoch,loss,top1,top5\n1,3.0,0.1,0.2\n")
+    plot_history(history, tmp_path / "h.png", title=names[0])
+    images = np.zeros((4, 8, 8, 3), np.uint8)
+    drawn = draw_neighbours(images, np.eye(4), np.array([0, 1, 0, 1]), names)
+    none = np.full(2, np.nan)
+    panels = [Panel("knn", np.array([1.0, 2.0]), none)]
+    for number, figure in enumerate(
+        (
+            drawn,
+            confusion_matrix(np.eye(2), names, names[0]),
+            heat_map(np.eye(2), names, names, names[0], ("a", "b")),
+            curves([1, 2], {"loss": {name: [1, 2] for name in names}}),
+            grouped_bars(names[0], names, {name: [[0.1], [0.2]] for name in names}),
+            by_row(names, panels, names[0], names[1]),
+            by_number([(name, 1.0) for name in names], panels, "x", *names),
+        )
+    ):
+        look.save(figure, tmp_path / f"{number}.png")
+        assert look.pixels(figure).shape[-1] == 3

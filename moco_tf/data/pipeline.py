@@ -79,7 +79,8 @@ def two_views(
         channels), "position" int32 (n,), "id" int64 (n,) of the queries, "query_seed"
         and "key_seed" int32 (n, 2), a seed per image and view for the augmentation,
         the latter in the order of the keys. n is batch_size / hosts. Every epoch has
-        `steps_per_epoch` batches and another order.
+        `steps_per_epoch` batches and another order. Its cardinality is known, and
+        infinite without `epochs`.
 
     Raises:
         DataError: the source is smaller than a batch, its channels are others, or
@@ -144,7 +145,12 @@ def two_views(
     calls = parallel_calls or CORES
     dataset = dataset.map(views, num_parallel_calls=calls, deterministic=True)
     dataset = dataset.batch(rows, drop_remainder=True)
-    return finished(dataset.enumerate(start_step).map(permute))
+    dataset = finished(dataset.enumerate(start_step).map(permute))
+    # Keras ends an epoch by it, or asks for steps_per_epoch.
+    known = tf.data.INFINITE_CARDINALITY
+    if epochs is not None:
+        known = max(0, epochs * steps - start_step)
+    return dataset.apply(tf.data.experimental.assert_cardinality(known))
 
 
 def labelled_batches(

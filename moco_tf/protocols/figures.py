@@ -29,6 +29,7 @@ class Panel:
     is_cost: bool = False
 
 
+@look.literal
 def curves(
     times: Sequence[float],
     panels: Mapping[str, Mapping[str, Sequence[float]]],
@@ -57,6 +58,7 @@ def curves(
     return figure
 
 
+@look.literal
 def grouped_bars(
     title: str, groups: Sequence[str], series: Mapping[str, Sequence[Sequence[float]]]
 ) -> Figure:
@@ -98,6 +100,7 @@ def grouped_bars(
     return figure
 
 
+@look.literal
 def by_row(
     names: Sequence[str], panels: Sequence[Panel], title: str, below: str
 ) -> Figure:
@@ -140,6 +143,7 @@ def by_row(
     return figure
 
 
+@look.literal
 def by_number(
     points: Sequence[tuple[str, float]],
     panels: Sequence[Panel],

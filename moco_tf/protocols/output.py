@@ -21,6 +21,7 @@ from moco_tf.config import ConfigError
 from moco_tf.config.reader import plain
 from moco_tf.interchange import Pretrained
 from moco_tf.log import say
+from moco_tf.report import look
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -130,7 +131,7 @@ def write_results(
     staging = pathlib.Path(tempfile.mkdtemp(prefix=".results-", dir=folder.parent))
     try:
         for name, picture in pictures.items():
-            picture.savefig(staging / f"{name}.png", dpi=150)
+            look.save(picture, staging / f"{name}.png")
         with open(staging / "results.csv", "w", newline="") as file:
             writer = csv.DictWriter(file, list(rows[0]))
             writer.writeheader()

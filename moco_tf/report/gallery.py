@@ -67,6 +67,7 @@ def neighbour_gallery(
     return look.save(figure, out_path)
 
 
+@look.literal
 def draw_neighbours(
     images: np.ndarray,
     features: np.ndarray,

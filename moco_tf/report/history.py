@@ -14,6 +14,7 @@ from moco_tf.report import look
 _PROBES = {"knn": "kNN", "linear": "linear"}
 
 
+@look.literal
 def plot_history(
     history_csv: str | os.PathLike,
     out_path: str | os.PathLike,

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal, Union
+from typing import Callable, Literal, TypeVar, Union, cast
 
+import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -23,6 +25,20 @@ INK, GREY, GRID = "#333333", "#666666", "#eeeeee"
 _DPI = 150
 
 Colour = Union[str, tuple[float, float, float], tuple[float, float, float, float]]
+
+
+Draws = TypeVar("Draws", bound=Callable)
+
+
+def literal(draw: Draws) -> Draws:
+    """Around all drawing and saving: a $ in a name is a $, and begins no formula."""
+
+    @functools.wraps(draw)
+    def drawn(*args, **kwargs):
+        with matplotlib.rc_context({"text.parse_math": False}):
+            return draw(*args, **kwargs)
+
+    return cast(Draws, drawn)
 
 
 def title(axes: Axes, text: str) -> None:
@@ -110,7 +126,7 @@ def save(figure: Figure, path: str | os.PathLike) -> Path:
     """Writes a PNG, making its folder, and returns its path."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=_DPI)
+    literal(figure.savefig)(path, dpi=_DPI)
     return path
 
 
@@ -118,5 +134,5 @@ def pixels(figure: Figure, dpi: int = 100) -> np.ndarray:
     """A figure as uint8 (height, width, 3), for TensorBoard."""
     figure.set_dpi(dpi)
     canvas = FigureCanvasAgg(figure)
-    canvas.draw()
+    literal(canvas.draw)()
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()

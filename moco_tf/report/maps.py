@@ -13,6 +13,7 @@ from moco_tf.report import look
 _NAMED_CLASSES = 30  # more names than this cannot be read
 
 
+@look.literal
 def confusion_matrix(
     counts: np.ndarray, class_names: Sequence[str], title: str
 ) -> Figure:
@@ -50,6 +51,7 @@ def confusion_matrix(
     return figure
 
 
+@look.literal
 def heat_map(
     values: np.ndarray, rows: Sequence[str], columns: Sequence[str], title: str,
     labels: tuple[str, str],
