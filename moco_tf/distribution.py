@@ -64,6 +64,11 @@ def make_strategy(
         with contextlib.suppress(RuntimeError):
             tf.config.experimental.set_memory_growth(gpu, True)
     if "TF_CONFIG" in os.environ:
+        if replicas is not None:
+            raise DistributionError(
+                f"distribution.replicas={replicas} does not go with TF_CONFIG, whose "
+                "workers take all GPUs that they see, or their CPU once; leave it out."
+            )
         return tf.distribute.MultiWorkerMirroredStrategy()
     count = replicas or max(1, len(present))
     if present and count > len(present):
@@ -158,6 +163,9 @@ def gather(value: tf.Tensor) -> tf.Tensor:
     context = tf.distribute.get_replica_context()
     if context.num_replicas_in_sync == 1:
         return value
+    if value.dtype == tf.int64:  # TensorFlow pads what it gathers, on GPUs no int64
+        halves = gather(tf.bitcast(value, tf.int32))
+        return tf.bitcast(halves, tf.int64)
     devices = context.strategy.extended.worker_devices
     if len(devices) == 1:
         # A host's only replica: TensorFlow asks where the value is, and a graph

@@ -101,3 +101,34 @@ def test_a_gpu_that_is_not_there_is_said_with_what_is(monkeypatch):
         monkeypatch.setattr(seen, "list_physical_devices", lambda _, p=present: p)
         with pytest.raises(distribution.DistributionError, match=sentence):
             distribution.make_strategy(gpus=[2 if present else 0])
+
+
+def test_replicas_beside_tf_config_are_refused(monkeypatch):
+    monkeypatch.setenv("TF_CONFIG", json.dumps({"cluster": ALONE}))
+    with pytest.raises(distribution.DistributionError, match="does not go with TF_CO"):
+        distribution.make_strategy(replicas=2)
+
+
+@pytest.mark.parametrize("collectives", [False, True])
+def test_gathering_pads_no_int64_which_gpus_cannot(collectives):
+    tf = distribution.tf
+    strategy = mirrored(2)
+    if collectives:  # as on GPUs
+        strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+    large = 2**40
+
+    @tf.function
+    def run():
+        def on_replica():
+            place = tf.distribute.get_replica_context().replica_id_in_sync_group
+            ids = large * tf.cast(place, tf.int64) + tf.constant([-1, 1], tf.int64)
+            return distribution.gather(ids)
+
+        return strategy.run(on_replica)
+
+    for found in strategy.experimental_local_results(run()):
+        assert found.numpy().tolist() == [-1, 1, large - 1, large + 1]
+    graph = run.get_concrete_function().graph.as_graph_def()
+    nodes = [*graph.node, *(n for f in graph.library.function for n in f.node_def)]
+    padded = {node.attr["T"].type for node in nodes if node.op in ("Pad", "PadV2")}
+    assert tf.int64.as_datatype_enum not in padded

@@ -98,7 +98,8 @@ def from_arrays(
             f"from_arrays got the label {label_values.min()}; labels count from 0 "
             "(leave labels out for unlabelled images)."
         )
-    image_tensor, label_tensor = tf.constant(images), tf.constant(label_values)
+    with tf.device("CPU"):  # by itself TensorFlow would put them on the first GPU
+        image_tensor, label_tensor = tf.constant(images), tf.constant(label_values)
 
     def load(example_id):
         return {
