@@ -135,7 +135,8 @@ SCALE = {
     "knn": ("--k=[5]",),
     "linear": ("--epochs=1", "--batch_size=32"),
     "finetune": ("--epochs=1", "--milestones=[]", "--batch_size=16",
-                 "--learning_rates=[0.01]", "--head_multipliers=[1]"),
+                 "--learning_rates=[0.01]", "--head_multipliers=[1]",
+                 "--fraction=0.5"),
     "detect": ("--steps=4", "--evaluations=1", "--batch_size=4", "--image_size=64",
                "--milestones=[]", "--warmup_steps=1"),
 }  # fmt: skip
@@ -217,12 +218,18 @@ def scaled(command):
                      "--monitor.max_test=50", "--monitor.knn_k=5",
                      "--method.num_negatives=32"]  # fmt: skip
         if "folder_photos" not in text and "synthetic" not in text:
-            more += ["--data.source=glyphs"]  # no set is fetched here
-            text = re.sub(r"'?--(data|monitor)\.(name|data_dir|manual_dir|split|"
-                          r"train_split)=\S+", "", text)  # fmt: skip
-            if "cifar" in text and "--sweep" not in words:
-                more += ["--monitor.source=glyphs", "--name=typed"]
-    elif words[1] == "evaluate.py" and words[2] in SCALE:
+            # No set is fetched here.
+            keys = r"(data|monitor)\.(name|data_dir|manual_dir|split|train_split)"
+            text = re.sub(rf"'?--{keys}=\S+", "", text)
+            more += ["--data.source=glyphs", "--monitor.source=glyphs",
+                     "--data.split=train", "--monitor.train_split=train",
+                     "--monitor.test_split=test"]  # fmt: skip
+        if "start_from" in text:
+            more += ["--encoder.width=64", "--encoder.stem=imagenet"]
+        if "--sweep" not in words:
+            page = pathlib.Path(command.page).stem
+            more.append(f"--name={page}{command.line}")
+    elif words[1] == "evaluate.py" and len(words) > 2 and words[2] in SCALE:
         more = [*SCALE[words[2]]]
         if words[2] == "linear" and "--protocol=cached" in words:
             more = []
