@@ -77,7 +77,7 @@ def test_sweep_is_found_by_name(tmp_path, monkeypatch):
 def test_unknown_names_lead_to_near_ones():
     with pytest.raises(ConfigError, match="did you mean moco_v2_resnet50_[28]00ep"):
         parse_args(["--config", "moco_v2_resnet50"])
-    with pytest.raises(ConfigError, match="or a name: demo, folder_photos, moco_v1"):
+    with pytest.raises(ConfigError, match="or a name: demo, folder_photos, memory"):
         parse_args(["--config", "zzz.yaml"])
     with pytest.raises(ConfigError, match="did you mean ablation"):
         parse_sweep(["--sweep", "ablations"])

@@ -113,3 +113,20 @@ def test_epochs_end_or_keras_asks_for_their_steps():
     with pytest.raises(ValueError, match="number of steps to run"):
         model.fit(endless, verbose=0)
     model.fit(endless, steps_per_epoch=4, epochs=2, verbose=0)
+
+
+def test_images_of_0_to_1_are_refused_where_an_augmentation_takes_grey_levels():
+    images = np.random.default_rng(0).integers(0, 256, (16, 32, 32, 3), np.uint8)
+    model = small_moco(augment=moco_tf.augment.moco_v2())
+    right = model.predict(images, verbose=0)
+    np.testing.assert_allclose(
+        model.predict(images.astype(np.float32), verbose=0), right, atol=1e-5
+    )
+    shares = (images / 255).astype(np.float32)
+    with pytest.raises(tf.errors.InvalidArgumentError, match="0..255 are meant"):
+        model.predict(shares, verbose=0)
+    views = tf.data.Dataset.from_tensors({"query": shares, "key": shares})
+    with pytest.raises(tf.errors.InvalidArgumentError, match="0..255 are meant"):
+        model.fit(views, verbose=0)
+    plain = small_moco()  # without an augmentation the encoder takes what it gets
+    assert plain.predict(shares, verbose=0).shape[0] == 16

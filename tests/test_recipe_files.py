@@ -43,6 +43,15 @@ def test_published_recipes_hold_the_published_values():
     assert cifar.data.crop_scale == (0.08, 1.0)
 
 
+def test_recipe_of_the_memory_bank_holds_the_published_values():
+    bank = load_config(CONFIGS / "memory_bank_resnet50_200ep.yaml")
+    assert (bank.method.name, bank.augment.recipe) == ("memory_bank", "moco_v1")
+    assert (bank.method.num_negatives, bank.method.slot_momentum) == (4096, 0.5)
+    assert (bank.method.temperature, bank.method.dim) == (0.07, 128)
+    assert bank.effective_learning_rate == pytest.approx(0.03)
+    assert bank.optimizer.milestones == (120, 160)
+
+
 def test_recipes_of_moco_v3_hold_the_published_values():
     resnet = load_config(CONFIGS / "moco_v3_resnet50_100ep.yaml")
     vit = load_config(CONFIGS / "moco_v3_vit_small_300ep.yaml")

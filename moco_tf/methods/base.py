@@ -139,7 +139,7 @@ class ContrastiveModel(keras.Model):
         """Images as the encoder takes them, without augmentation."""
         if self.augment is None:
             return tf.cast(images, self.variable_type)
-        return _called(self.augment, images, training=False)
+        return _called(self.augment, _grey_levels(images), training=False)
 
     def predict(self, *args, **kwargs) -> np.ndarray:
         """As Keras's, with the first replica's batch-norm statistics on all."""
@@ -164,6 +164,7 @@ class ContrastiveModel(keras.Model):
         if self.augment is not None:
             # A recipe that treats the views differently has a layer for the keys'.
             of_keys = getattr(self.augment, "key", None) or self.augment
+            query, key = _grey_levels(query), _grey_levels(key)
             query = _called(self.augment, query, batch.get("query_seed"))
             key = _called(of_keys, key, batch.get("key_seed"))
         order = own_positions(count)
@@ -293,6 +294,23 @@ class ContrastiveModel(keras.Model):
 
         self.train_function: Callable | None = train_function
         return train_function
+
+
+def _grey_levels(images):
+    """Images of 0..255 as they are; float ones of 0..1 are refused.
+
+    Augmentations take grey levels: of 0..1 they would make nearly constant images.
+    """
+    if not tf.as_dtype(images.dtype).is_floating:
+        return images
+    most = tf.reduce_max(images)
+    check = tf.debugging.Assert(
+        (most > 1) | (most <= 0),
+        ["images of 0..1 where 0..255 are meant (this model's augment normalises "
+         "them); give uint8 images, or multiply by 255. The greatest value is", most],
+    )  # fmt: skip
+    with tf.control_dependencies([check] if check is not None else []):
+        return tf.identity(images)
 
 
 def _called(layer, images, seeds=None, training=True):
