@@ -12,7 +12,7 @@ import moco_tf
 from moco_tf.cli import evaluate
 from moco_tf.data import DataError, from_arrays, labelled_batches, two_views
 from moco_tf.interchange import InterchangeError, export_encoder, load_pretrained
-from moco_tf.optimizers import SGD
+from moco_tf.optimizers import LARS, SGD, make_schedule
 
 
 def small_moco(**settings):
@@ -130,3 +130,65 @@ def test_images_of_0_to_1_are_refused_where_an_augmentation_takes_grey_levels():
         model.fit(views, verbose=0)
     plain = small_moco()  # without an augmentation the encoder takes what it gets
     assert plain.predict(shares, verbose=0).shape[0] == 16
+
+
+METHODS = {
+    "MoCo": ({"queue_size": 32}, lambda: SGD(0.01, weight_decay=1e-4)),
+    "SimCLR": ({}, lambda: LARS(0.1)),
+    "MoCoV3": ({"total_steps": 9}, lambda: keras.optimizers.AdamW(1e-3)),
+    "EndToEnd": (
+        {},
+        lambda: SGD(make_schedule("cosine", 0.1, epochs=3, steps_per_epoch=2)),
+    ),
+    "MemoryBank": ({"num_examples": 64, "num_negatives": 8}, lambda: SGD(0.01)),
+}
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_saved_model_goes_on_as_if_it_had_never_stopped(method, tmp_path):
+    settings, optimizer = METHODS[method]
+    model = getattr(moco_tf, method)(small_encoder(), **settings)
+    model.compile(optimizer())
+    batches = noise_batches(2)
+    model.fit(batches, verbose=0)
+    model.save(tmp_path / "m.keras")
+    loaded = keras.models.load_model(tmp_path / "m.keras")
+    assert int(loaded.optimizer.iterations) == 2
+    for own, its in zip(model.optimizer.variables, loaded.optimizer.variables):
+        np.testing.assert_array_equal(own, its)
+    went_on, began_again = (
+        each.fit(batches, verbose=0).history["loss"] for each in (model, loaded)
+    )
+    assert went_on == began_again
+
+
+def test_optimizer_of_another_model_is_refused():
+    model = small_moco()
+    model.compile(model.optimizer)  # its own is fine
+    with pytest.raises(ValueError, match="SGD has the state of another model"):
+        moco_tf.MoCo(small_encoder(), queue_size=32).compile(model.optimizer)
+
+
+def test_encoder_that_was_never_called_is_told():
+    class Own(keras.Model):
+        def call(self, images):
+            return images
+
+    with pytest.raises(ValueError, match="has not been called yet.*keras.Model"):
+        moco_tf.MoCo(Own(), queue_size=32)
+
+
+@pytest.mark.parametrize("augmented", [False, True])
+def test_model_is_saved_as_savedmodel_before_a_first_call(augmented, tmp_path):
+    augment = moco_tf.augment.moco_v2() if augmented else None
+    model = moco_tf.MoCo(small_encoder(), queue_size=32, augment=augment)
+    model.save(tmp_path / "saved", save_format="tf")
+    loaded = tf.saved_model.load(str(tmp_path / "saved"))
+    images = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3), np.uint8)
+    given = tf.constant(images) if augmented else tf.constant(images, tf.float32)
+    np.testing.assert_allclose(
+        loaded.signatures["serving_default"](given)["output_1"],
+        model(given),
+        rtol=1e-4,
+        atol=1e-5,
+    )

@@ -22,9 +22,15 @@ def pooled(backbone: keras.Model) -> keras.Model:
 
     Raises:
         TypeError: if it is not a `keras.Model` of Keras 2's API.
-        ValueError: if it is a classifier, whose output is probabilities.
+        ValueError: if it is a classifier, whose output is probabilities, or a model
+            that was never called.
     """
     require_keras_2(backbone, keras.Model, "encoder")
+    if not hasattr(backbone, "output_shape"):
+        raise ValueError(
+            f"encoder {backbone.name!r} has not been called yet, so its output has no "
+            "shape; make it of Keras layers as keras.Model(inputs, outputs)."
+        )
     last = backbone.layers[-1]
     activation = getattr(getattr(last, "activation", None), "__name__", "")
     if activation == "softmax" or isinstance(last, keras.layers.Softmax):

@@ -69,6 +69,10 @@ class ContrastiveModel(keras.Model):
             "loss", "top1", "top5", "positive_similarity", "negative_similarity"
         )
         self.built = True
+        # What Keras would take from a first call, to save a SavedModel before one.
+        dtype = self.variable_type if augment is None else tf.uint8
+        shape = (None, *self.encoder.input_shape[1:])
+        self._set_save_spec(tf.TensorSpec(shape, dtype, "images"))
 
     def negatives(self, batch_size: int) -> int:
         """How many negatives a query has; ln(1 + that) is an uninformed loss.
@@ -101,7 +105,7 @@ class ContrastiveModel(keras.Model):
 
         Raises:
             ValueError: if steps_per_execution is not 1, or the optimiser is one of
-                Keras's former kind.
+                Keras's former kind, or another model's.
             TypeError: if the optimiser is one of Keras 3.
         """
         refuse_keras_3(optimizer, "optimizer")
@@ -118,9 +122,42 @@ class ContrastiveModel(keras.Model):
                 "(keras.optimizers.legacy), which is not supported; use one of "
                 "moco_tf.optimizers or keras.optimizers."
             )
+        inner = getattr(self.optimizer, "inner_optimizer", self.optimizer)
+        known = getattr(inner, "_index_dict", {})
+        if known and any(
+            inner._var_key(v) not in known for v in self.trained_variables
+        ):
+            raise ValueError(
+                f"optimizer {type(inner).__name__} has the state of another model; "
+                "give each model an optimizer of its own."
+            )
         # Before the first step, so that this is traced once and can be restored.
         with self.distribute_strategy.scope():
             self.optimizer.build(self.trained_variables)
+
+    def _refuse_used(self, optimizer):
+        known = getattr(optimizer, "_index_dict", {})
+        own = (optimizer._var_key(variable) for variable in self.trained_variables)
+        if known and not all(key in known for key in own):
+            raise ValueError(
+                f"optimizer {type(optimizer).__name__} has the state of another model; "
+                "give each model an optimizer of its own."
+            )
+
+    def get_compile_config(self) -> dict:
+        """What `compile` was given, for a `.keras` file."""
+        serialize = keras.saving.serialize_keras_object
+        return {
+            "optimizer": serialize(self.optimizer),
+            "jit_compile": self.jit_compile,
+            "run_eagerly": self.run_eagerly,
+        }
+
+    def compile_from_config(self, config: dict) -> None:
+        """Compiles as `get_compile_config` says; a `.keras` file brings the state."""
+        optimizer = keras.saving.deserialize_keras_object(config["optimizer"])
+        settings = {key: config[key] for key in ("jit_compile", "run_eagerly")}
+        self.compile(optimizer, **settings)
 
     def call(self, images: tf.Tensor, training: bool = False) -> tf.Tensor:
         """Features of images, as `predict` gives them.
