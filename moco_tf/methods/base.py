@@ -122,15 +122,7 @@ class ContrastiveModel(keras.Model):
                 "(keras.optimizers.legacy), which is not supported; use one of "
                 "moco_tf.optimizers or keras.optimizers."
             )
-        inner = getattr(self.optimizer, "inner_optimizer", self.optimizer)
-        known = getattr(inner, "_index_dict", {})
-        if known and any(
-            inner._var_key(v) not in known for v in self.trained_variables
-        ):
-            raise ValueError(
-                f"optimizer {type(inner).__name__} has the state of another model; "
-                "give each model an optimizer of its own."
-            )
+        self._refuse_used(getattr(self.optimizer, "inner_optimizer", self.optimizer))
         # Before the first step, so that this is traced once and can be restored.
         with self.distribute_strategy.scope():
             self.optimizer.build(self.trained_variables)
