@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import logging
 import os
@@ -81,13 +82,29 @@ def make_strategy(
         return tf.distribute.get_strategy()
     if not present:
         _make_logical_cpus(count)
-        # Collectives are numbered per strategy and clash between two strategies of a
-        # process; on the CPU a plain reduction costs no more.
-        return tf.distribute.MirroredStrategy(
-            [f"CPU:{i}" for i in range(count)],
-            cross_device_ops=tf.distribute.ReductionToOneDevice(),
-        )
-    return tf.distribute.MirroredStrategy([f"GPU:{i}" for i in range(count)])
+        # On the CPU a plain reduction costs no more than collectives.
+        plain = tf.distribute.ReductionToOneDevice
+        return mirrored(tuple(f"CPU:{i}" for i in range(count)), plain)
+    return mirrored(tuple(f"GPU:{i}" for i in range(count)))
+
+
+@functools.cache
+def mirrored(
+    devices: tuple[str, ...],
+    cross_device_ops: type[tf.distribute.CrossDeviceOps] | None = None,
+) -> tf.distribute.MirroredStrategy:
+    """The strategy over these devices, the same one at each call.
+
+    Collectives are numbered by strategy, and those of two strategies of a process
+    clash: a notebook that trains twice would stop.
+
+    Args:
+        devices: such as ("GPU:0", "GPU:1").
+        cross_device_ops: how replicas exchange values; None leaves it to TensorFlow,
+            which takes NCCL's collectives on GPUs.
+    """
+    made = None if cross_device_ops is None else cross_device_ops()
+    return tf.distribute.MirroredStrategy(list(devices), cross_device_ops=made)
 
 
 def describe(strategy: tf.distribute.Strategy) -> str:

@@ -21,6 +21,8 @@ tf.config.set_logical_device_configuration(
     tf.config.list_physical_devices("CPU")[0],
     [tf.config.LogicalDeviceConfiguration()] * 8,
 )
+# Started now: until then a test that asks for two devices would leave two to all others.
+tf.config.list_logical_devices()
 
 SHARED = pathlib.Path(__file__).resolve().parents[1].parent / "shared"
 
@@ -65,6 +67,13 @@ def own_voc(tmp_path):
     return tmp_path / "VOC2007"
 
 
-def mirrored(replicas):
-    """A strategy over logical CPUs; the default one for a single replica."""
+def mirrored(replicas, collectives=False):
+    """A strategy over logical CPUs; the default one for a single replica.
+
+    Args:
+        replicas: how many.
+        collectives: exchange values as GPUs do, by TensorFlow's collectives.
+    """
+    if collectives and replicas > 1:
+        return moco_tf.distribution.mirrored(tuple(f"CPU:{i}" for i in range(replicas)))
     return moco_tf.distribution.make_strategy(replicas)

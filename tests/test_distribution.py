@@ -4,7 +4,7 @@ import json
 
 import pytest
 from conftest import mirrored
-from tiny import small_encoder
+from tiny import noise_batches, small_encoder
 
 import moco_tf
 from moco_tf import distribution
@@ -112,9 +112,7 @@ def test_replicas_beside_tf_config_are_refused(monkeypatch):
 @pytest.mark.parametrize("collectives", [False, True])
 def test_gathering_pads_no_int64_which_gpus_cannot(collectives):
     tf = distribution.tf
-    strategy = mirrored(2)
-    if collectives:  # as on GPUs
-        strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+    strategy = mirrored(2, collectives)
     large = 2**40
 
     @tf.function
@@ -132,3 +130,26 @@ def test_gathering_pads_no_int64_which_gpus_cannot(collectives):
     nodes = [*graph.node, *(n for f in graph.library.function for n in f.node_def)]
     padded = {node.attr["T"].type for node in nodes if node.op in ("Pad", "PadV2")}
     assert tf.int64.as_datatype_enum not in padded
+
+
+@pytest.mark.parametrize("collectives", [False, True])
+def test_two_trainings_in_a_process_do_not_clash(collectives):
+    for method, settings in (
+        ("MoCo", {"queue_size": 32, "dim": 4, "bn_groups": 1}),
+        ("EndToEnd", {"dim": 8, "bn_groups": 1}),
+    ):
+        with mirrored(2, collectives).scope():
+            model = getattr(moco_tf, method)(small_encoder(), **settings)
+            model.compile(SGD(0.01))
+        (loss,) = model.fit(noise_batches(2), verbose=0).history["loss"]
+        assert 0 < loss < 5
+    assert mirrored(2, collectives) is mirrored(2, collectives)
+
+
+@pytest.mark.parametrize("collectives", [False, True])
+def test_queue_smaller_than_the_batch_is_refused_on_every_path(collectives):
+    with mirrored(2, collectives).scope():
+        model = moco_tf.MoCo(small_encoder(), dim=4, queue_size=8, bn_groups=1)
+        model.compile(SGD(0.01))
+    with pytest.raises(Exception, match="queue_size=8 is smaller than the global"):
+        model.fit(noise_batches(1), verbose=0)

@@ -74,14 +74,24 @@ class KeyQueue(keras.layers.Layer):
             ids: int64 (count,), the image of each key.
 
         Raises:
-            ValueError: if there are more keys than rows.
+            ValueError: if there are more keys than rows; where the graph does not know
+                their number, `tf.errors.InvalidArgumentError`.
         """
+        advice = "make the queue at least as large as the batch"
         count = keys.shape[0] if keys.shape[0] is not None else tf.shape(keys)[0]
         if isinstance(count, int) and count > self.size:
             raise ValueError(
                 f"queue_size={self.size} is smaller than the global batch of "
-                f"{count}; make the queue at least as large as the batch."
+                f"{count}; {advice}."
             )
+        if not isinstance(count, int):  # as collectives, and partial batches, leave it
+            fits = tf.debugging.assert_less_equal(
+                count,
+                self.size,
+                f"queue_size={self.size} is smaller than the global batch; {advice}",
+            )
+            with tf.control_dependencies([fits] if fits is not None else []):
+                count = tf.identity(count)
         rows = (self.cursor + tf.range(count, dtype=tf.int64)) % self.size
         rows = rows[:, None]
         cursor = (self.cursor + tf.cast(count, tf.int64)) % self.size
