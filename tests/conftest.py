@@ -21,7 +21,7 @@ tf.config.set_logical_device_configuration(
     tf.config.list_physical_devices("CPU")[0],
     [tf.config.LogicalDeviceConfiguration()] * 8,
 )
-# Started now: until then a test that asks for two devices would leave two to all others.
+# Started now, or a test that asks for two devices would leave two to all others.
 tf.config.list_logical_devices()
 
 SHARED = pathlib.Path(__file__).resolve().parents[1].parent / "shared"
