@@ -43,7 +43,13 @@ def trained(method, replicas, collectives, folder):
 
 # Two: a collective holds a thread until all replicas have come, and eight would wait
 # for each other on a machine of two cores.
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(
+    "method",
+    [
+        *("MoCo", "SimCLR"),
+        *(pytest.param(m, marks=pytest.mark.slow) for m in list(METHODS)[2:]),
+    ],
+)
 def test_training_and_resuming_by_collectives(method, policy, tmp_path):
     policy("float64")
     plain, collective = (
