@@ -16,11 +16,12 @@ import time
 import urllib.request
 
 EXTRA = pathlib.Path(__file__).resolve().parent
-GOLDEN = json.loads((EXTRA / "golden" / "expected.json").read_text())
+GOLDEN = {}
 
 
 def main(url=None):
     """Asks the folder or the server, prints, and gives the exit code."""
+    GOLDEN.update(json.loads((EXTRA / "golden" / "expected.json").read_text()))
     ask = served(url) if url else loaded()
     ask(1)  # the first call is slower
     ask(32)
