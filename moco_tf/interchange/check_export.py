@@ -16,7 +16,7 @@ import time
 import urllib.request
 
 EXTRA = pathlib.Path(__file__).resolve().parent
-GOLDEN = {}
+GOLDEN: dict = {}
 
 
 def main(url=None):
