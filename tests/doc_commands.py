@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shlex
 from dataclasses import dataclass
 
 from commands import ROOT
@@ -27,11 +26,6 @@ class Command:
     page: str
     line: int
     text: str
-
-    @property
-    def words(self) -> list[str]:
-        """As a shell splits it."""
-        return shlex.split(self.text)
 
     def __str__(self) -> str:
         """Where it stands, for the name of a test."""

@@ -10,13 +10,14 @@ from __future__ import annotations
 import os
 import pathlib
 import re
+import shlex
 import shutil
 import subprocess
 import sys
 
 import pytest
 from commands import ROOT
-from doc_commands import Command, commands, python_blocks
+from doc_commands import commands, python_blocks
 from pretrained_runs import write_images
 
 from moco_tf.cli import weights
@@ -85,7 +86,7 @@ def test_commands_are_found_on_every_page_that_has_some():
 @pytest.mark.parametrize("command", TYPED, ids=str)
 def test_command_is_one_that_the_program_takes(command, monkeypatch):
     monkeypatch.chdir(ROOT)
-    first, *words = placed_words(command)
+    first, *words = shlex.split(placed(command))
     if first == "python" and words[0].endswith("check.py"):
         return  # written beside each SavedModel
     if first == "python" and words[0].startswith("tests/"):
@@ -111,11 +112,11 @@ def test_command_is_one_that_the_program_takes(command, monkeypatch):
         assert not end.code
 
 
-def placed_words(command):
+def placed(command):
     text = command.text
     for name, place in NAMES.items():
         text = text.replace(name, place)
-    return Command("", 0, text).words
+    return text
 
 
 def test_python_blocks_compile():
@@ -202,12 +203,10 @@ def typed(clone, line):
 
 def scaled(command):
     """The command with made files for the user's, and overrides at its end."""
-    text = command.text
-    for name, place in NAMES.items():
-        text = text.replace(name, place)
+    text = placed(command)
     text = text.replace("moco_v2_800ep_pretrain.pth.tar", "CHECKPOINT.safetensors")
     text = text.replace("CHECKPOINT OUT", "CHECKPOINT.safetensors OUT")
-    words = Command("", 0, text).words
+    words = shlex.split(text)
     if "--help" in words or "--list" in words:
         return text
     more: list[str] = []

@@ -264,7 +264,7 @@ def test_out_that_is_a_file_is_refused_before_any_work(tmp_path, monkeypatch):
     for module in (detect, finetune, knn, linear):
         name = "_open" if module is detect else "open_labelled_sets"
         monkeypatch.setattr(module, name, work)
-    monkeypatch.setattr(compare_protocol, "grouped_points", work)
+    monkeypatch.setattr(compare_protocol, "grouped_bars", work)
     monkeypatch.setattr(tables, "_finished", work)
     run = write_run(tmp_path)
     write_results(run, "knn", top1=0.5)

@@ -62,23 +62,7 @@ class Checkpoints(keras.callbacks.Callback):
         Raises:
             RunError: if there are checkpoints and none is whole.
         """
-        epochs = sorted(_epochs(self.folder), reverse=True)
-        for epoch in epochs:
-            reason = _damage(self.folder / f"epoch-{epoch}")
-            if reason is None:
-                return epoch
-            log.warning(
-                "The checkpoint %s is damaged (%s) and passed over.",
-                self.folder / f"epoch-{epoch}",
-                reason,
-            )
-        if epochs:
-            raise RunError(
-                f"none of the checkpoints in {self.folder} can be read, so the run "
-                "cannot go on; put whole ones back, or start it anew under another "
-                "--name."
-            )
-        return 0
+        return _newest_whole(self.folder)
 
     def restore(self, epoch: int | None = None) -> int:
         """Restores a checkpoint, if there is one.
@@ -144,14 +128,30 @@ class Checkpoints(keras.callbacks.Callback):
 
 
 def newest_checkpoint(folder: str | os.PathLike) -> str:
-    """Path of the newest checkpoint in a folder, or a RunError that there is none."""
-    path = tf.train.latest_checkpoint(str(folder))
-    if path is None:
+    """Path of the newest whole checkpoint in a folder; a RunError without one."""
+    epoch = _newest_whole(pathlib.Path(folder))
+    if not epoch:
         raise RunError(
             f"{folder} holds no checkpoint to start from; name a run directory that "
             "has trained for an epoch at least, such as runs/demo."
         )
-    return path
+    return str(pathlib.Path(folder) / f"epoch-{epoch}")
+
+
+def _newest_whole(folder):
+    epochs = sorted(_epochs(folder), reverse=True)
+    for epoch in epochs:
+        path = folder / f"epoch-{epoch}"
+        reason = _damage(path)
+        if reason is None:
+            return epoch
+        log.warning("The checkpoint %s is damaged (%s) and passed over.", path, reason)
+    if epochs:
+        raise RunError(
+            f"none of the checkpoints in {folder} can be read, so the run cannot go "
+            "on; put whole ones back, or start it anew under another --name."
+        )
+    return 0
 
 
 def _epochs(folder):

@@ -110,21 +110,24 @@ def resize(image: tf.Tensor, height: tf.Tensor, width: tf.Tensor) -> tf.Tensor:
     """
     size = tf.stack([height, width])
     factor = tf.cast(size, tf.float32) / tf.cast(tf.shape(image)[:2], tf.float32)
-    return _sampled(image, size, factor, tf.zeros(2))
+    return _grey_levels(_sampled(image, size, factor, tf.zeros(2)))
 
 
 def _sampled(image, size, factor, translation):
     """A window of `size` on the image scaled by `factor`, moved by `translation`."""
     # What tf.image.resize(antialias=True) calls; directly, it takes uint8 as it is.
-    resized = tf.raw_ops.ScaleAndTranslate(
+    return tf.raw_ops.ScaleAndTranslate(
         images=image[None],
         size=size,
         scale=factor,
         translation=translation,
         kernel_type="triangle",
         antialias=True,
-    )
-    return tf.cast(resized[0] + 0.5, tf.uint8)
+    )[0]
+
+
+def _grey_levels(image):
+    return tf.cast(image + 0.5, tf.uint8)
 
 
 def default_resize(image_size: int) -> int:
@@ -164,12 +167,16 @@ def centre_crop(image: tf.Tensor, shorter: int, size: int) -> tf.Tensor:
     Returns:
         uint8 (size, size, channels).
     """
-    channels = image.shape[-1]
+    return _grey_levels(centre_window(image, shorter, size))
+
+
+def centre_window(image: tf.Tensor, shorter: int, size: int) -> tf.Tensor:
+    """As `centre_crop`, before it is rounded to grey levels: float32."""
     sides = tf.shape(image)[:2]
     # Integer division: torchvision truncates the longer side.
     target = shorter * sides // tf.reduce_min(sides)
     corner = tf.round(tf.cast(target - size, tf.float32) / 2.0)
     factor = tf.cast(target, tf.float32) / tf.cast(sides, tf.float32)
     # Only the square is computed: the longer side of a strip may be huge.
-    crop = _sampled(image, (size, size), factor, -corner)
-    return tf.ensure_shape(crop, (size, size, channels))
+    window = _sampled(image, (size, size), factor, -corner)
+    return tf.ensure_shape(window, (size, size, image.shape[-1]))

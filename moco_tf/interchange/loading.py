@@ -43,9 +43,8 @@ def how_to_load(encoder: keras.Model, to: str, out: Path) -> str:
 def _keras(encoder, out):
     if out.suffix != ".keras":
         return ""
-    package = "moco_tf" if type(encoder).__module__.startswith("moco_tf") else ""
-    package = package or "keras_cv" * type(encoder).__module__.startswith("keras_cv")
-    if not package:
+    package = type(encoder).__module__.partition(".")[0]
+    if package not in ("moco_tf", "keras_cv"):
         return ""
     return (
         f"keras.models.load_model needs `import {package}` before it; what loads "
@@ -67,9 +66,7 @@ def _resnet(encoder: ResNet, library: str) -> list[str] | None:
         start, end, made = "torchvision.models.", "()", f"resnet{depth}"
     if depth is None:
         block = {"basic": "BasicBlock", "bottleneck": "Bottleneck"}[config["block"]]
-        module = (
-            "timm.models.resnet" * (library == "timm") or "torchvision.models.resnet"
-        )
+        module = f"{library}.models.resnet"
         start, made = f"{module}.ResNet(", f"{module}.{block}, {list(depths)}"
         end = ", num_classes=0)" if library == "timm" else ")"
     lines = [f"model = {start}{made}{end}"]

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 import tensorflow as tf
 from tensorflow import keras
 
+from moco_tf.data.crops import centre_window
+
 _ENCODED_CHANNELS = (1, 3, 4)  # what tf.io.decode_image can give
 
 
@@ -167,16 +169,6 @@ def _decode(encoded, channels):
 
 def _resize_and_crop(image, resize, image_size, channels):
     """Uint8 (H,W,C) -> uint8 (image_size, image_size, C)."""
-    sides = tf.shape(image)[:2]
-    target = sides * resize // tf.reduce_min(sides)  # rounds down, as torchvision does
-    corner = tf.round(tf.cast(target - image_size, tf.float32) / 2.0)  # halves to even
-    image = tf.raw_ops.ScaleAndTranslate(  # as tf.image.resize, of the square alone
-        images=image[None],
-        size=(image_size, image_size),
-        scale=tf.cast(target, tf.float32) / tf.cast(sides, tf.float32),
-        translation=-corner,
-        kernel_type="triangle",
-        antialias=True,
-    )[0]
-    image = tf.cast(tf.clip_by_value(tf.round(image), 0.0, 255.0), tf.uint8)
+    window = centre_window(image, resize, image_size)
+    image = tf.cast(tf.clip_by_value(tf.round(window), 0.0, 255.0), tf.uint8)
     return tf.ensure_shape(image, (image_size, image_size, channels))

@@ -140,7 +140,7 @@ def _run(config, strategy, run_dir, guide):
     dataset = _distributed(config, strategy, source, start_step=done * steps)
 
     def views_at(epochs):
-        return _shown_views(config, source, epochs * steps)
+        return _shown_views(config, source, epochs)
 
     probes = monitor.probes if monitor else []
     measured = {probe.name: probe.title for probe in probes}
@@ -274,10 +274,12 @@ def _two_views(config, source, **changed):
     return two_views(source, **{**arguments, **changed})
 
 
-def _shown_views(config, source, start_step=0):
+def _shown_views(config, source, epochs=0):
     # Not a batch of training: at 4096 x 224 x 224 that and its shuffle buffer are big.
     count = min(_SHOWN, config.train.batch_size)
     few = {"batch_size": count, "shuffle_buffer": 1, "cache": False}
+    # The first batch of an epoch: to come to a later one, a stream reads all before it.
+    start_step = epochs * steps_per_epoch(source, count)
     return next(iter(_two_views(config, source, start_step=start_step, **few)))
 
 

@@ -21,12 +21,14 @@ class Panel:
         spreads: for each row the standard deviation of its seeds, NaN where it has one.
         is_cost: whether it is speed or memory, drawn as bars from 0; else the best row
             is marked.
+        is_published: whether the values are a paper's, whose curve is joined.
     """
 
     title: str
     values: np.ndarray
     spreads: np.ndarray
     is_cost: bool = False
+    is_published: bool = False
 
 
 @look.literal
@@ -185,7 +187,7 @@ def by_number(
                 key=lambda i: points[i][1],
             )
             spreads = panel.spreads[own]
-            joined = np.isfinite(spreads).all() or panel.title.startswith("published")
+            joined = np.isfinite(spreads).all() or panel.is_published
             handles[name] = axes.errorbar(
                 [points[i][1] for i in own], panel.values[own],
                 yerr=spreads if np.isfinite(spreads).any() else None,

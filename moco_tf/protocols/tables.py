@@ -175,16 +175,16 @@ def picture(sweep: Sweep, rows: Sequence[dict], figure: str, data: str) -> Figur
         data: what the rows have in common, in words.
     """
 
-    def panel(title, key, factor, spreads=None, is_cost=False):
+    def panel(title, key, factor, spreads=None, **kind):
         values, spreads = (
             np.array([_float(row[name]) if name else np.nan for row in rows]) * factor
             for name in (key, spreads)
         )
-        return Panel(title, values, spreads, is_cost)
+        return Panel(title, values, spreads, **kind)
 
     panels = [panel(f"{figure}, measured here, %", "mean", 100, "std")]
     if any(row.published is not None for row in sweep.rows):
-        panels.append(panel("published, %", "published", 100))
+        panels.append(panel("published, %", "published", 100, is_published=True))
     if sweep.cost:
         panels.append(panel("images/s", "images_per_second", 1, is_cost=True))
         memory = panel("peak memory, GiB", "peak_memory_mib", 1 / 1024, is_cost=True)

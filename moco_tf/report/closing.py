@@ -5,7 +5,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Mapping, Sequence
 
-_NAMES = {"knn": "kNN", "linear": "linear"}
+from moco_tf.report.history import PROBES
 
 
 def closing_table(
@@ -28,7 +28,7 @@ def closing_table(
     """
     lines = []
     if rows:
-        names = tuple(_NAMES.values())
+        names = tuple(PROBES.values())
         shown = [i for i in (0, 1) if any(row[1 + i] is not None for row in rows)]
         width = max(len(row[0]) for row in rows)
         head = "".join(f"{names[i]:>10}" for i in shown)
@@ -58,7 +58,7 @@ def below_untrained(figures: Mapping[str, Mapping[str, float]]) -> str | None:
     if not worse:
         return None
     found = " and ".join(
-        f"{_NAMES[name]} ({_percent(after[name])} against {_percent(before[name])})"
+        f"{PROBES[name]} ({_percent(after[name])} against {_percent(before[name])})"
         for name in worse
     )
     return (

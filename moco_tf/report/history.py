@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from moco_tf.report import look
 
-_PROBES = {"knn": "kNN", "linear": "linear"}
+PROBES = {"knn": "kNN", "linear": "linear"}
 
 
 @look.literal
@@ -42,7 +42,7 @@ def plot_history(
         ValueError: the file holds no rows.
     """
     history = _read_history(history_csv)
-    has_probes = any(np.isfinite(history.get(name, [])).any() for name in _PROBES)
+    has_probes = any(np.isfinite(history.get(name, [])).any() for name in PROBES)
     figure = Figure(figsize=(12, 8), facecolor="white")
     grid = figure.add_gridspec(
         2, 2, left=0.04, right=0.885, top=0.9, bottom=0.06, wspace=0.45, hspace=0.28
@@ -109,7 +109,7 @@ def _plot_probes(axes, history, raw_knn, raw_linear):
     look.title(axes, "Accuracy of the frozen features, %")
     ends = []
     raws, colours = (raw_knn, raw_linear), (look.BLUE, look.ORANGE)
-    for (name, label), raw, colour in zip(_PROBES.items(), raws, colours):
+    for (name, label), raw, colour in zip(PROBES.items(), raws, colours):
         ends.append(_line(axes, history, name, colour, label, 100, marker="o"))
         untrained = history[name][history["epoch"] == 0] if name in history else []
         if len(untrained) and np.isfinite(untrained[0]):
