@@ -114,6 +114,51 @@ def test_moco_v3_gives_its_base_encoder(tmp_path):
     assert_loaded(checkpoint.encoder, expected)
 
 
+@pytest.mark.parametrize(
+    ("nest", "wrapper", "prefix", "beside", "kind"),
+    [
+        ("net", "_orig_mod.", "", (), "torchvision or timm"),
+        ("model", "module._orig_mod.", "encoder_q.", ("queue",), "MoCo v1 or v2"),
+        ("state_dict", "", "encoder_q.0.", ("encoder_q.1.fc.b",), "MoCo v1 or v2"),
+        ("state_dict", "module.", "encoder.", ("predictor.0.weight",), "SimSiam"),
+        ("state_dict", "", "backbone.", ("encoder_k.module.0.x",), "MMSelfSup"),
+        ("model_state_dict", "model.", "backbone.", ("neck.b",), "MMSelfSup"),
+        ("model", "", "encoder_k.", ("queue",), "MoCo v1 or v2 (its key encoder"),
+        ("net", "", "encoder_k.module.0.", ("encoder_k.1.b",), "its key encoder"),
+        ("model", "module.", "momentum_encoder.", (), "MoCo v3 (its momentum encoder"),
+    ],
+)
+def test_wrappers_and_other_projects_names_are_undone(
+    tmp_path, nest, wrapper, prefix, beside, kind
+):
+    expected = tiny("cifar")
+    state = with_prefix(wrapper + prefix, to_torch_state_dict(expected))
+    state[f"{wrapper}{prefix}fc.weight"] = np.ones((4, 4), np.float32)
+    state |= {wrapper + name: np.ones(3, np.float32) for name in beside}
+    path = write_torch({"epoch": 7, nest: state}, tmp_path / "other.pth")
+    checkpoint = load_checkpoint(path)
+    assert kind in checkpoint.kind and checkpoint.epochs == 7
+    assert_loaded(checkpoint.encoder, expected)
+    assert len(checkpoint.left_out) == 1 + len(beside)
+
+
+def test_query_encoder_is_taken_before_the_backbone_beside_it(tmp_path):
+    expected = tiny("cifar")  # OpenSelfSup keeps its first part under two names
+    state = to_torch_state_dict(expected)
+    both = with_prefix("encoder_q.0.", state) | with_prefix("backbone.", state)
+    checkpoint = load_checkpoint(write_torch(both, tmp_path / "open.pth"))
+    assert checkpoint.kind == "MoCo v1 or v2"
+    assert_loaded(checkpoint.encoder, expected)
+
+
+def test_name_that_is_there_with_and_without_its_wrapper_is_refused(tmp_path):
+    state = to_torch_state_dict(tiny("cifar"))
+    state["module.conv1.weight"] = state["conv1.weight"] + 1
+    path = write_torch(state, tmp_path / "twice.pth")
+    with pytest.raises(InterchangeError, match="1 names are there twice"):
+        load_checkpoint(path)
+
+
 def test_vit_of_moco_v3_has_twelve_heads_at_small_width(tmp_path):
     expected = vit(width=384, depth=1, heads=12)
     saved = {"state_dict": moco_v3_state(expected, "head")}

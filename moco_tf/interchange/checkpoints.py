@@ -20,15 +20,28 @@ from moco_tf.interchange.errors import InterchangeError
 from moco_tf.interchange.torch import load_torch_state_dict
 from moco_tf.interchange.torch_files import read_torch_file
 
-_KINDS = {  # prefix of the encoder to keep -> where such names come from
+# Prefix of the encoder to keep -> where such names come from. The first that a file has
+# is taken: a key encoder only where there is no query encoder.
+_KINDS = {
+    "encoder_q.0.": "MoCo v1 or v2",  # the backbone, then the head, in a Sequential
     "encoder_q.": "MoCo v1 or v2",
     "base_encoder.": "MoCo v3",
+    "encoder.": "SimSiam",
+    "backbone.": "MMSelfSup",
+    "encoder_k.0.": "MoCo v1 or v2 (its key encoder, the only one there)",
+    "encoder_k.": "MoCo v1 or v2 (its key encoder, the only one there)",
+    "momentum_encoder.": "MoCo v3 (its momentum encoder, the only one there)",
     "": "torchvision or timm",
 }
+# Where training scripts put the state dict.
+_NESTS = ("state_dict", "model", "model_state_dict", "net")
+# What torch's wrappers (DataParallel, compile) and Lightning put before names.
+_WRAPPER = re.compile(r"(?:(?<=\.)|^)(?:module|_orig_mod|model)\.")
 _HEAD = re.compile(r"(fc|head)\..*")
 # What else lies beside an encoder of which a prefix tells.
 _LEFTOVER = re.compile(
-    r"(encoder_k|momentum_encoder|predictor|fc|head|optimizer)\..*|queue|queue_ptr"
+    r"(encoder_[qk]|backbone|momentum_encoder|predictor|projector|neck|fc|head"
+    r"|data_preprocessor|optimizer)\..*|queue|queue_ptr"
 )
 # Block and stages of the ResNets that have a name -> the number in it.
 DEPTHS = {
@@ -66,10 +79,11 @@ class Checkpoint:
 def load_checkpoint(path: str | os.PathLike, heads: int | None = None) -> Checkpoint:
     """Reads a checkpoint, and builds the encoder that its shapes call for.
 
-    Known are MoCo v1 and v2 (their query encoder), MoCo v3 (its base encoder),
-    torchvision's ResNets and timm's ResNets and ViTs with or without classifier, and
-    the TensorFlow 1 port's `.npz`. Depth, width, channels, patch and kind of block are
-    read off the shapes; a 3x3 stem is taken for CIFAR's (stride 1, no max-pool).
+    Known are MoCo v1 and v2 (their query encoder), MoCo v3 (its base encoder), SimSiam,
+    MMSelfSup's backbones, torchvision's ResNets and timm's ResNets and ViTs with or
+    without classifier, and the TensorFlow 1 port's `.npz`. Depth, width, channels,
+    patch and kind of block are read off the shapes; a 3x3 stem is taken for CIFAR's
+    (stride 1, no max-pool).
 
     Args:
         path: a `.pth.tar`, `.pth`, `.pt`, `.bin`, `.npz` or `.safetensors` file.
@@ -136,7 +150,7 @@ def _tensors_of(saved, path):
     """Digs the state dict out of what a training script saved."""
     epochs = None
     while isinstance(saved, Mapping):
-        inner = [key for key in ("state_dict", "model") if key in saved]
+        inner = [key for key in _NESTS if key in saved]
         if not inner:
             break
         if isinstance(saved.get("epoch"), int):
@@ -148,7 +162,7 @@ def _tensors_of(saved, path):
     ):
         raise InterchangeError(
             f"{path} holds no state dict (names with tensors, by itself or under "
-            "'state_dict' or 'model'); give a checkpoint of a MoCo, torchvision or "
+            f"{', '.join(map(repr, _NESTS))}); give a checkpoint of a MoCo, torchvision or "
             "timm encoder."
         )
     return dict(saved), epochs
@@ -156,7 +170,12 @@ def _tensors_of(saved, path):
 
 def _query_backbone(tensors):
     """The part of a state dict that is the backbone to keep."""
-    bare = {name.removeprefix("module."): array for name, array in tensors.items()}
+    bare = {_WRAPPER.sub("", name): array for name, array in tensors.items()}
+    if len(bare) < len(tensors):
+        raise InterchangeError(
+            f"{len(tensors) - len(bare)} names are there twice, with and without "
+            "`module.` or another wrapper's prefix; keep one of the two networks."
+        )
     prefix = next(
         p for p in _KINDS if any(name.startswith(p) for name in bare) or not p
     )
@@ -199,7 +218,7 @@ def _build_vit(state: Mapping[str, np.ndarray], heads: int) -> ViT:
 
 def _heads(state, kind):
     width = state["patch_embed.proj.weight"].shape[0]
-    is_v3 = width == 384 and (kind == "MoCo v3" or _has_fixed_positions(state))
+    is_v3 = width == 384 and (kind.startswith("MoCo v3") or _has_fixed_positions(state))
     return 12 if is_v3 else max(width // 64, 1)
 
 
