@@ -8,7 +8,7 @@ import json
 import logging
 import os
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import tensorflow as tf
 
@@ -126,6 +126,31 @@ def of_hosts(strategy: tf.distribute.Strategy, value: int) -> list[int]:
     everyone = strategy.run(lambda: gather(tf.constant([value], tf.int32)))
     values = strategy.experimental_local_results(everyone)[0].numpy().tolist()
     return values[:: local_replicas(strategy)]
+
+
+@contextlib.contextmanager
+def together(strategy: tf.distribute.Strategy) -> Iterator[None]:
+    """What hosts do at one point: where one fails, all stop, and none waits for it.
+
+    No exchange between hosts may happen inside.
+
+    Raises:
+        DistributionError: on a host where nothing failed, if it did on another.
+    """
+    failure = None
+    try:
+        yield
+    except Exception as error:
+        failure = error
+    failed = of_hosts(strategy, int(failure is not None))
+    if failure is not None:
+        raise failure
+    if any(failed):
+        names = ", ".join(str(host) for host, has in enumerate(failed) if has)
+        raise DistributionError(
+            f"host {names} has stopped for the reason that it prints; mend that, and "
+            "start all hosts again."
+        )
 
 
 def local_replicas(strategy: tf.distribute.Strategy) -> int:

@@ -34,7 +34,9 @@ class SGD(keras.optimizers.Optimizer):
         weight_decay: added to the gradient of every parameter, biases and
             batch-norm parameters too, as in the reference.
         name: of the optimiser.
-        **kwargs: further arguments of `keras.optimizers.Optimizer`.
+        **kwargs: further arguments of `keras.optimizers.Optimizer`. Its jit_compile is
+            False unless given: Keras's True compiles each variable's update apart on
+            GPUs.
 
     Raises:
         ValueError: if momentum is outside [0, 1) or weight_decay is negative.
@@ -56,6 +58,7 @@ class SGD(keras.optimizers.Optimizer):
                 f"weight_decay={weight_decay} is not a number from 0; use 1e-4, or 0 "
                 "for none."
             )
+        kwargs.setdefault("jit_compile", False)
         super().__init__(name=name, weight_decay=weight_decay, **kwargs)
         self.momentum = momentum
         self._learning_rate = self._build_learning_rate(learning_rate)
@@ -93,6 +96,8 @@ class SGD(keras.optimizers.Optimizer):
         variable.assign_sub(learning_rate * velocity)
 
     def _direction(self, gradient, variable):
+        if not self._use_weight_decay(variable):  # see `exclude_from_weight_decay`
+            return gradient
         return gradient + self.weight_decay * variable
 
     def get_config(self) -> dict:

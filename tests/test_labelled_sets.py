@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pathlib
 import shutil
 from types import SimpleNamespace
@@ -14,7 +15,8 @@ from moco_tf.cli.evaluate import parse_evaluation
 from moco_tf.config import load_config
 from moco_tf.config.protocols import LabelledData
 from moco_tf.data import DataError
-from moco_tf.protocols import evaluate, labelled_sets
+from moco_tf.data.folder import fingerprint
+from moco_tf.protocols import evaluate
 from moco_tf.protocols.labelled_sets import open_labelled_sets, resolve_labelled
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -86,11 +88,17 @@ def test_a_part_that_watches_a_run_stands_for_the_whole_split(split, asked, open
     assert (train.split, test.split) == (opened, "validation")
 
 
-def test_link_to_nowhere_keeps_no_folder_from_being_told_apart(tmp_path):
+def test_folder_is_told_apart_by_its_images_whatever_else_lies_there(tmp_path):
+    image = tmp_path / os.fsdecode(b"\xe9t\xe9.png")  # no UTF-8
+    image.write_bytes(b"\x89PNG\r\n one")
+    before = fingerprint(tmp_path)
     (tmp_path / "lock").symlink_to(tmp_path / "nowhere")
-    before = labelled_sets._fingerprint(tmp_path)
-    (tmp_path / "lock").unlink()
-    assert labelled_sets._fingerprint(tmp_path) != before
+    (tmp_path / "again").symlink_to(tmp_path)
+    (tmp_path / "notes.txt").write_text("mine")
+    assert fingerprint(tmp_path) == before
+    image.write_bytes(b"\x89PNG\r\n two")
+    os.utime(image, ns=(1, 1))
+    assert fingerprint(tmp_path) != before
 
 
 def test_training_images_without_labels_are_one_sentence_in_every_protocol(tmp_path):

@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 from tensorflow import keras
 
-from moco_tf.optimizers import SGD, make_schedule
+from moco_tf.optimizers import LARS, SGD, make_schedule
 
 
 def torch_sgd(weights, gradients, rates, momentum, decay):
@@ -60,6 +60,37 @@ def test_sgd_round_trips_through_its_configuration():
 def test_sgd_refuses_values_out_of_range(arguments, sentence):
     with pytest.raises(ValueError, match=sentence):
         SGD(0.1, **arguments)
+
+
+@pytest.mark.parametrize("by", ["variable", "name"])
+def test_variables_are_excluded_from_weight_decay_before_build(by):
+    kernel, bias = tf.Variable([2.0, 4.0], name="kernel"), tf.Variable(3.0, name="bias")
+    optimizer = SGD(0.5, momentum=0.0, weight_decay=0.1)
+    if by == "variable":
+        optimizer.exclude_from_weight_decay(var_list=[bias])
+    else:
+        optimizer.exclude_from_weight_decay(var_names=["bias"])
+    gradients = [tf.zeros(2), tf.constant(1.0)]
+    optimizer.apply_gradients(zip(gradients, (kernel, bias)))
+    np.testing.assert_allclose(kernel, [1.9, 3.8], rtol=1e-6)
+    assert bias.numpy() == 2.5
+
+
+@pytest.mark.parametrize(
+    ("given", "found"), [({}, False), ({"jit_compile": True}, True)]
+)
+def test_each_update_is_compiled_apart_only_on_request(monkeypatch, given, found):
+    passed = []
+    make = keras.optimizers.Optimizer.__init__
+
+    def noted(self, *args, **kwargs):
+        passed.append(kwargs["jit_compile"])  # without a GPU, Keras makes it False
+        make(self, *args, **kwargs)
+
+    monkeypatch.setattr(keras.optimizers.Optimizer, "__init__", noted)
+    SGD(**given)
+    LARS(**given)
+    assert passed == [found, found]
 
 
 def test_cosine_reaches_zero_at_the_end_of_the_run():

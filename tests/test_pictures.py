@@ -1,7 +1,11 @@
 """Pictures can be read: contrast, distinct colours, labels apart, honest lines."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
+from matplotlib.font_manager import findfont
 
 from moco_tf.config.sweep import Row, Sweep
 from moco_tf.protocols.figures import (
@@ -16,6 +20,7 @@ from moco_tf.report import (
     confusion_matrix,
     draw_neighbours,
     heat_map,
+    letters,
     look,
     plot_history,
 )
@@ -138,3 +143,39 @@ def test_dollars_in_names_are_no_formula(tmp_path):
     ):
         look.save(figure, tmp_path / f"{number}.png")
         assert look.pixels(figure).shape[-1] == 3
+
+
+def named_bars(names):
+    figure = Figure()
+    axes = figure.add_subplot(title=f"of {names[0]}")
+    axes.bar(range(len(names)), 1, tick_label=names)
+    axes.legend(axes.patches, names)
+    return figure, axes
+
+
+def test_letters_that_the_usual_font_lacks_come_from_another_one(tmp_path, caplog):
+    stix = letters._letters(findfont("STIXGeneral"))
+    letter = min(stix - letters._usual())
+    figure, axes = named_bars([f"a {letter}", "ünï"])
+    look.save(figure, tmp_path / "a.png")  # a missing glyph would be a warning
+    assert [t.get_text() for t in axes.get_xticklabels()] == [f"a {letter}", "ünï"]
+    for text in (axes.title, axes.get_xticklabels()[0], *axes.get_legend().texts[:1]):
+        assert len(text.get_fontfamily()) == 2, text
+    assert len(axes.get_xticklabels()[1].get_fontfamily()) == 1
+    assert not caplog.records
+
+
+def test_words_that_no_font_can_draw_are_numbers_with_a_legend(
+    tmp_path, caplog, monkeypatch
+):
+    monkeypatch.setattr(letters, "fontManager", SimpleNamespace(ttflist=[]))
+    letters._family.cache_clear()
+    figure, axes = named_bars(["the 猫", "cat", "鳥"])
+    look.save(figure, tmp_path / "a.png")
+    letters._family.cache_clear()
+    found = ["the #1", "cat", "#2"]
+    assert [text.get_text() for text in axes.get_xticklabels()] == found
+    assert [text.get_text() for text in axes.get_legend().texts] == found
+    assert axes.get_title() == "of the #1"
+    (record,) = caplog.records
+    assert "in a.png, where #1 stands for 猫, #2 stands for 鳥;" in record.getMessage()

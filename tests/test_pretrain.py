@@ -3,7 +3,6 @@
 import csv
 import json
 import pathlib
-import shutil
 import subprocess
 import sys
 
@@ -106,15 +105,6 @@ def test_saved_model_serves_without_moco_tf(finished):
     assert "(2, 32)" in done.stdout
 
 
-def _weights(run):
-    reader = tf.train.load_checkpoint(str(run / "checkpoints"))
-    return {
-        name: reader.get_tensor(name)
-        for name in reader.get_variable_to_shape_map()
-        if "save_counter" not in name and name != "_CHECKPOINTABLE_OBJECT_GRAPH"
-    }
-
-
 def test_provenance_names_the_folder_its_images_and_uncommitted_changes(
     tmp_path, monkeypatch
 ):
@@ -134,82 +124,6 @@ def test_provenance_names_the_folder_its_images_and_uncommitted_changes(
     assert found["git_revision"] == f"{commit}+dirty"
 
 
-def test_killed_run_resumes_bit_exactly(tmp_path, monkeypatch):
-    overrides = ("train.epochs=3", "train.deterministic=true", "monitor.every=0")
-    whole = small(tmp_path, *overrides, name="whole")
-    pretrain(whole)
-    killed = small(tmp_path, *overrides, name="killed")
-    save = callbacks.Checkpoints.on_epoch_end
-
-    def save_then_die(self, epoch, logs=None):
-        save(self, epoch, logs)
-        if epoch == 0:
-            raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(callbacks.Checkpoints, "on_epoch_end", save_then_die)
-        with pytest.raises(KeyboardInterrupt):
-            pretrain(killed)
-    pretrain(killed)
-    expected, found = _weights(whole.run_dir), _weights(killed.run_dir)
-    assert set(expected) == set(found) and len(expected) > 50
-    for name, value in expected.items():
-        np.testing.assert_array_equal(found[name], value, err_msg=name)
-
-
-def test_finished_run_is_trained_longer_from_its_weights(tmp_path):
-    first = small(tmp_path, "monitor.every=0", name="first")
-    pretrain(first)
-    advice = f"train.start_from={first.run_dir} and another --name"
-    with pytest.raises(ConfigError, match=advice):
-        pretrain(small(tmp_path, "monitor.every=0", "train.epochs=3", name="first"))
-    # Steps that go nowhere show where it started.
-    words = ("train.epochs=1", "optimizer.learning_rate=1e-12")
-    second = small(tmp_path, *words, f"train.start_from={first.run_dir}", name="second")
-    pretrain(second)
-    before, after = _weights(first.run_dir), _weights(second.run_dir)
-    kernels = [k for k in before if "query_encoder" in k and "/kernel/" in k]
-    assert len(kernels) > 10
-    for name in kernels:
-        np.testing.assert_allclose(after[name], before[name], atol=1e-6, err_msg=name)
-    (steps,) = [v for k, v in after.items() if "optimizer/_iterations" in k]
-    assert steps == 2
-    rows = (second.run_dir / "history.csv").read_text().splitlines()
-    rows = list(csv.DictReader(rows))
-    baselines = json.loads((second.run_dir / "report/baselines.json").read_text())
-    assert float(rows[0]["knn"]) == pytest.approx(baselines["untrained"]["knn"])
-
-
-def test_weights_to_start_from_must_be_there_and_fit(tmp_path):
-    words = ("monitor.every=0", "train.start_from=nowhere")
-    with pytest.raises(callbacks.RunError, match="nowhere.*holds no checkpoint to"):
-        pretrain(small(tmp_path, *words))
-    pretrain(small(tmp_path, "monitor.every=0", "train.epochs=1", name="other"))
-    words = ("monitor.every=0", f"train.start_from={tmp_path}/other", "method.dim=8")
-    with pytest.raises(callbacks.RunError, match="to start from does not fit"):
-        pretrain(small(tmp_path, *words, name="wider"))
-
-
-def test_full_disk_keeps_the_previous_checkpoint(tmp_path, monkeypatch):
-    config = small(tmp_path, "train.epochs=3", "monitor.every=0")
-    write = tf.train.Checkpoint._write
-
-    def write_once(self, prefix, *args, **kwargs):
-        if not prefix.endswith("epoch-1"):
-            raise tf.errors.ResourceExhaustedError(
-                None, None, "No space left on device"
-            )
-        return write(self, prefix, *args, **kwargs)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(tf.train.Checkpoint, "_write", write_once)
-        with pytest.raises(callbacks.RunError, match="No space left.*epoch-1 is kept"):
-            pretrain(config)
-    latest = tf.train.latest_checkpoint(str(config.run_dir / "checkpoints"))
-    assert latest.endswith("epoch-1")
-    assert pretrain(config)["run_dir"] == str(config.run_dir)
-
-
 def test_full_disk_elsewhere_is_one_sentence_too(tmp_path, monkeypatch):
     config = small(tmp_path, "monitor.every=0")
 
@@ -225,114 +139,12 @@ def test_full_disk_elsewhere_is_one_sentence_too(tmp_path, monkeypatch):
     assert pretrain(config)["run_dir"] == str(config.run_dir)
 
 
-def test_what_changes_no_figure_may_change_when_a_run_goes_on(finished):
-    _, run = finished
-    pretrain(small(run.parent, "train.keep_checkpoints=5", "data.decode_threads=2"))
-    assert load_config(run / "config.yaml").train.keep_checkpoints == 5
-
-
-def test_checkpoint_of_another_architecture_is_refused(finished, tmp_path):
-    _, run = finished
-    other = small(tmp_path, "encoder.width=8", "monitor.every=0")
-    other.run_dir.mkdir()
-    (other.run_dir / "checkpoints").symlink_to(run / "checkpoints")
-    with pytest.raises(callbacks.RunError, match="does not fit this model"):
-        (other.run_dir / "report").mkdir()
-        pretrain(other)
-
-
-@pytest.fixture
-def unfinished(finished, tmp_path):
-    """A run of two epochs whose end is still to come, and its configuration."""
-    _, run = finished
-    shutil.copytree(run, tmp_path / "run")
-    (tmp_path / "run" / "report" / "summary.json").unlink()
-    return tmp_path / "run", small(tmp_path)
-
-
-@pytest.mark.parametrize("damage", ["cut", "flipped", "no index"])
-def test_damaged_newest_checkpoint_is_passed_over(unfinished, damage, capsys):
-    run, config = unfinished
-    (data,) = (run / "checkpoints").glob("epoch-2.data*")
-    content = bytearray(data.read_bytes())
-    if damage == "cut":
-        del content[len(content) // 2 :]
-    elif damage == "flipped":
-        content[len(content) // 2] ^= 255
-    data.write_bytes(content)
-    if damage == "no index":
-        (run / "checkpoints" / "epoch-2.index").unlink()
-    pretrain(config)
-    printed = capsys.readouterr().out
-    assert ("epoch-2 is damaged" in " ".join(printed.split())) == (damage != "no index")
-    assert "Continuing after epoch 1 of 2" in printed
-    rows = (run / "history.csv").read_text().splitlines()
-    assert [row.split(",")[0] for row in rows[1:]] == ["0", "1", "2"]
-
-
-def test_no_whole_checkpoint_is_told_and_nothing_overwritten(unfinished):
-    run, config = unfinished
-    for data in (run / "checkpoints").glob("*.data*"):
-        data.write_bytes(b"")
-    before = (run / "history.csv").read_text()
-    with pytest.raises(callbacks.RunError, match="none of the checkpoints in .* anew"):
-        pretrain(config)
-    assert (run / "history.csv").read_text() == before
-
-
-def test_lost_list_of_checkpoints_is_made_again(unfinished, capsys):
-    run, config = unfinished
-    (run / "checkpoints" / "checkpoint").unlink()
-    pretrain(config)
-    assert "Continuing after epoch 2 of 2" in capsys.readouterr().out
-    paths = tf.train.get_checkpoint_state(str(run / "checkpoints"))
-    assert [pathlib.Path(p).name for p in paths.all_model_checkpoint_paths] == [
-        "epoch-1",
-        "epoch-2",
-    ]
-
-
-@pytest.mark.parametrize("done", [True, False])
-def test_run_without_its_checkpoints_is_not_overwritten(finished, unfinished, done):
-    run, config = unfinished
-    if done:
-        shutil.copy(finished[1] / "report" / "summary.json", run / "report")
-    shutil.rmtree(run / "checkpoints")
-    before = (run / "history.csv").read_text()
-    with pytest.raises(callbacks.RunError, match="2 epochs, but .* are gone.*--name"):
-        pretrain(config)
-    assert (run / "history.csv").read_text() == before
-
-
-def test_run_that_stopped_before_its_first_checkpoint_starts_again(tmp_path, capsys):
-    config = small(tmp_path, "train.checkpoint_every=2", "monitor.every=0")
-    config.run_dir.mkdir()
-    (config.run_dir / "history.csv").write_text("epoch,loss\n1,3.0\n")
-    pretrain(config)
-    assert "Continuing" not in capsys.readouterr().out
-
-
 @pytest.mark.parametrize("name", ["a[b", "a*", "what?"])
 def test_name_that_tensorflow_reads_as_a_pattern_is_refused(tmp_path, name):
     with pytest.raises(ConfigError, match="a pattern for other names; use a path"):
         small(tmp_path, name=name)
     with pytest.raises(ConfigError, match="a pattern for other names"):
         small(tmp_path / name)
-
-
-def test_directory_of_another_run_is_refused(finished):
-    _, run = finished
-    sentence = "method.temperature was 0.2 and is 0.5.* another --name or --runs_dir"
-    with pytest.raises(ConfigError, match=sentence):
-        pretrain(small(run.parent, "method.temperature=0.5"))
-
-
-def test_mistake_that_is_mended_needs_no_other_name(tmp_path):
-    short = "train.epochs=1", "monitor.every=0"
-    with pytest.raises(ConfigError, match="resnet51"):
-        pretrain(small(tmp_path, "encoder.name=resnet51", *short))
-    pretrain(small(tmp_path, *short))
-    assert load_config(tmp_path / "run" / "config.yaml").encoder.name == "resnet18"
 
 
 @pytest.mark.parametrize(
@@ -367,16 +179,6 @@ def test_what_stops_a_run_is_told_in_a_sentence(tmp_path, monkeypatch, error, se
     with pytest.raises(callbacks.RunError, match=sentence) as raised:
         pretrain(small(tmp_path, "monitor.every=0"))
     assert "\n" not in str(raised.value)
-
-
-def test_report_that_was_lost_is_made_again(tmp_path):
-    config = small(tmp_path)
-    first = pretrain(config)
-    shutil.rmtree(config.run_dir / "report")
-    (config.run_dir / "history.csv").unlink()
-    again = pretrain(config)
-    # What the untrained encoder was worth is not known any more.
-    assert again == {k: v for k, v in first.items() if k != "untrained"}
 
 
 @pytest.mark.parametrize(

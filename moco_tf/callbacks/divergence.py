@@ -8,6 +8,7 @@ import tensorflow as tf
 from tensorflow import keras
 
 from moco_tf.callbacks.checkpoints import RunError
+from moco_tf.distribution import together
 
 # Steps between two looks at the loss: each look waits for the device.
 _STEPS = 200
@@ -52,9 +53,11 @@ class FiniteLoss(keras.callbacks.Callback):
         self._require(tf.reduce_all(finite), "model")
 
     def _require(self, finite, what):
-        if not finite:
-            raise RunError(
-                f"the {what} is not finite in epoch {self._epoch + 1}, of which "
-                "nothing is saved; the run has diverged, so start it again under "
-                "another --name with an optimizer.learning_rate ten times lower."
-            )
+        # Losses and running statistics are each host's own.
+        with together(self.model.distribute_strategy):
+            if not finite:
+                raise RunError(
+                    f"the {what} is not finite in epoch {self._epoch + 1}, of which "
+                    "nothing is saved; the run has diverged, so start it again under "
+                    "another --name with an optimizer.learning_rate ten times lower."
+                )

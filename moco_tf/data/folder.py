@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import collections
+import contextlib
+import hashlib
 import io
 import logging
 import os
@@ -126,7 +128,28 @@ def open_folder(
         load=load,
         labels=labels,
         file_names=[shown_name(paths[index]) for index in readable],
+        origin=_digest(root, [paths[index] for index in readable]),
     )
+
+
+def fingerprint(data_dir: str) -> str:
+    """A digest of the names, sizes and times of a folder's images, whatever the split.
+
+    It is that of a folder moved elsewhere, and another one once an image is edited.
+    """
+    root = pathlib.Path(data_dir).expanduser()
+    return _digest(root, _walk(root)[0], with_times=True)
+
+
+def _digest(root, paths, with_times=False):
+    digest = hashlib.sha256()
+    for path in paths:
+        digest.update(os.fsencode(path))
+        with contextlib.suppress(OSError):  # gone since it was listed
+            state = os.stat(root / path)
+            times = state.st_mtime_ns if with_times else 0
+            digest.update(f"\0{state.st_size}:{times}\n".encode())
+    return digest.hexdigest()
 
 
 def _find_root(data_dir, split):
@@ -174,6 +197,23 @@ def _suffix(path: str) -> str:
 
 
 def _list_images(root: pathlib.Path) -> list[str]:
+    paths, others = _walk(root)
+    if others:
+        counts = ", ".join(
+            f"{count} {suffix}" for suffix, count in others.most_common()
+        )
+        _log.warning(
+            "%s holds images of formats that are not read: %s; %d others are. Convert "
+            "them to JPEG or PNG to use them.",
+            root,
+            counts,
+            len(paths),
+        )
+    return paths
+
+
+def _walk(root):
+    """Sorted paths of the images below a folder; a count of others by ending."""
     paths: list[str] = []
     others: collections.Counter[str] = collections.Counter()
     seen = {_identity(root)}
@@ -197,18 +237,7 @@ def _list_images(root: pathlib.Path) -> list[str]:
                 paths.append(os.path.normpath(os.path.join(inside, name)))
             elif suffix in _OTHER_IMAGES:
                 others[suffix] += 1
-    if others:
-        counts = ", ".join(
-            f"{count} {suffix}" for suffix, count in others.most_common()
-        )
-        _log.warning(
-            "%s holds images of formats that are not read: %s; %d others are. Convert "
-            "them to JPEG or PNG to use them.",
-            root,
-            counts,
-            len(paths),
-        )
-    return sorted(paths)
+    return sorted(paths), others
 
 
 def _identity(folder):

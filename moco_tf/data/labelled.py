@@ -173,6 +173,7 @@ def subset(source: Source, ids: np.ndarray) -> Source:
         shuffled=shuffled and (lambda seed: only_chosen(shuffled(seed))),
         labels=None if source.labels is None else source.labels[ids],
         file_names=source.file_names and [source.file_names[i] for i in ids],
+        origin="",
     )
 
 

@@ -42,6 +42,9 @@ class Source:
         shuffled: int64 scalar seed -> all elements in an order of that seed, where the
             source can shuffle coarsely (the files of a TFDS set); a shuffle buffer
             does the rest.
+        origin: A digest of what the elements are read from (names and sizes of files,
+            version and files of a TFDS set): where it is the same, ids are of the same
+            images, on another host or day. Empty where images are made or in memory.
     """
 
     dataset: tf.data.Dataset
@@ -53,6 +56,7 @@ class Source:
     shuffled: Callable[[tf.Tensor], tf.data.Dataset] | None = None
     labels: np.ndarray | None = None
     file_names: Sequence[str] = ()
+    origin: str = ""
 
 
 def from_arrays(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import logging
 import os
 import pathlib
@@ -91,6 +92,7 @@ def open_tfds(
         () if label is None else tuple(label.names),
         channels=None if is_encoded else int(image.shape[-1]),
         shuffled=_shuffled(builder, split_info, decoders, element),
+        origin=hashlib.sha256(repr((*_facts(builder), split)).encode()).hexdigest(),
     )
 
 
@@ -115,7 +117,11 @@ def copy_facts(name: str, data_dir: str | None) -> tuple[str, dict]:
         Its name with the version, and by split the examples in each file and the bytes
         of all, JSON-serialisable.
     """
-    info = open_builder(name, data_dir).info
+    return _facts(open_builder(name, data_dir))
+
+
+def _facts(builder):
+    info = builder.info
     return info.full_name, {
         split.name: [list(split.shard_lengths), split.num_bytes]
         for split in info.splits.values()

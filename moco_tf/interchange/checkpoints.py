@@ -162,8 +162,8 @@ def _tensors_of(saved, path):
     ):
         raise InterchangeError(
             f"{path} holds no state dict (names with tensors, by itself or under "
-            f"{', '.join(map(repr, _NESTS))}); give a checkpoint of a MoCo, torchvision or "
-            "timm encoder."
+            f"{', '.join(map(repr, _NESTS))}); give a checkpoint of a MoCo, "
+            "torchvision or timm encoder."
         )
     return dict(saved), epochs
 

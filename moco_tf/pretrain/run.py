@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import hashlib
 import logging
 import pathlib
 import re
@@ -12,22 +14,24 @@ from tensorflow import keras
 
 from moco_tf import callbacks
 from moco_tf.callbacks.progress import CONTRAST, SPEED
-from moco_tf.config import Config, ConfigError, dump, validate
-from moco_tf.config.identity import is_finished, other_run
+from moco_tf.config import Config, ConfigError, validate
+from moco_tf.config.identity import is_finished
 from moco_tf.data.pipeline import steps_per_epoch, two_views
+from moco_tf.data.sources import DataError
 from moco_tf.distribution import (
     DistributionError,
     hosts,
     local_replicas,
     make_strategy,
     of_hosts,
+    together,
     worker_index,
 )
-from moco_tf.files import write_whole
 from moco_tf.log import hide_first_compilation, set_up_log
 from moco_tf.pretrain.announce import announce, announce_bank, announce_columns
 from moco_tf.pretrain.board import board_pictures
 from moco_tf.pretrain.build import build_model
+from moco_tf.pretrain.claim import check_data, claimed
 from moco_tf.pretrain.closing import close
 from moco_tf.pretrain.monitor import Monitor, open_data, training_album
 
@@ -58,8 +62,10 @@ def pretrain(config: Config, guide: bool = True) -> dict:
         "untrained" and "trained" features where there is a labelled set, and paths.
 
     Raises:
-        ConfigError: if the configuration does not fit the machine or the directory.
-        DataError: if the data cannot be had.
+        ConfigError: if the configuration does not fit the machine or the directory, or
+            another process trains there.
+        DataError: if the data cannot be had, or differ between hosts.
+        DistributionError: if another host has stopped.
         RunError: if a checkpoint cannot be read or written, or the loss diverges.
         InterchangeError: if the encoder cannot be exported.
     """
@@ -75,7 +81,13 @@ def pretrain(config: Config, guide: bool = True) -> dict:
         config = dataclasses.replace(
             config, runs_dir=str(config.run_dir), name=f"worker-{worker}"
         )
-    run_dir = _claim(config)
+    with contextlib.ExitStack() as held:
+        with together(strategy):
+            run_dir = held.enter_context(claimed(config))
+        return _claimed_run(config, strategy, run_dir, guide)
+
+
+def _claimed_run(config, strategy, run_dir, guide):
     keras.backend.clear_session()
     keras.utils.set_random_seed(config.seed)
     if config.train.deterministic:
@@ -102,9 +114,11 @@ def pretrain(config: Config, guide: bool = True) -> dict:
 
 
 def _run(config, strategy, run_dir, guide):
-    source = open_data(config.data, config)
     batch = config.train.batch_size
-    steps = config.train.steps_per_epoch or steps_per_epoch(source, batch)
+    with together(strategy):
+        source = open_data(config.data, config)
+        steps = config.train.steps_per_epoch or steps_per_epoch(source, batch)
+    _require_same_data(strategy, source)
     announce_bank(config, source)  # before memory for it is taken
     with strategy.scope():
         model = build_model(
@@ -121,11 +135,16 @@ def _run(config, strategy, run_dir, guide):
     trained = history.epochs()
     if trained <= config.train.checkpoint_every and not is_finished(config):
         trained = 0  # it stopped before its first checkpoint, and may start again
-    done = _epochs_done(strategy, checkpoints.newest(), trained)
-    checkpoints.restore(done)
+    with together(strategy):
+        saved = checkpoints.newest()
+    done = _epochs_done(strategy, saved, trained)
+    with together(strategy):
+        check_data(run_dir, source, steps, done)
+        checkpoints.restore(done)
     if done:
         log.info("Continuing after epoch %d of %d.", done, config.train.epochs)
-    monitor = Monitor(config, model) if config.monitor.every else None
+    with together(strategy):
+        monitor = Monitor(config, model) if config.monitor.every else None
     album = monitor.album if monitor else training_album(config, source, model)
     first_weights = config.train.start_from if not done else None
     if first_weights:  # before minutes are spent on baselines
@@ -204,6 +223,24 @@ def _epochs_done(strategy, saved, trained):
     )
 
 
+def _require_same_data(strategy, source):
+    """Refuses hosts with other images than the first's: ids would mean two images."""
+    digest = int(hashlib.sha256(source.origin.encode()).hexdigest()[:7], 16)
+    counts, digests = (of_hosts(strategy, n) for n in (source.num_examples, digest))
+    others = [
+        host
+        for host, pair in enumerate(zip(counts, digests))
+        if pair != (counts[0], digests[0])
+    ]
+    if others:
+        found = f"{counts[0]} images and host {others[0]} {counts[others[0]]}"
+        same = " of other names or sizes" * (counts[0] == counts[others[0]])
+        raise DataError(
+            f"the hosts read different data: host 0 has {found}{same}; give every host "
+            "the same files."
+        )
+
+
 def _interrupted(error, run_dir):
     """One sentence on what stopped a run that was going well."""
     reason = _reason(error)
@@ -226,35 +263,6 @@ def _reason(error):
     # A graph's error says what happened just above where.
     telling += [line for line, place in zip(lines, lines[1:]) if "[[{{node" in place]
     return (telling or lines or [type(error).__name__])[0][:200].rstrip(".")
-
-
-def _claim(config):
-    """Makes the run directory, or checks that it holds this very run."""
-    run_dir, path = config.run_dir, config.run_dir / "config.yaml"
-    if differing := other_run(config):
-        longer = ""
-        if [difference.partition(" ")[0] for difference in differing] == [
-            "train.epochs"
-        ]:
-            # The schedule has reached its end, so it cannot simply go on.
-            longer = (
-                " To train on from its weights with a schedule of its own, add "
-                f"--train.start_from={run_dir} and another --name."
-            )
-        raise ConfigError(
-            f"{run_dir} holds a run of another configuration "
-            f"({'; '.join(differing[:3])}); choose another --name or --runs_dir, "
-            f"or continue that run as it was with --resume {run_dir}.{longer}"
-        )
-    try:
-        (run_dir / "report").mkdir(parents=True, exist_ok=True)
-        write_whole(path, dump(config))
-    except OSError as error:
-        raise ConfigError(
-            f"the run directory {run_dir} cannot be written ({error.strerror}); "
-            "choose another --runs_dir or --name."
-        ) from None
-    return run_dir
 
 
 def _two_views(config, source, **changed):

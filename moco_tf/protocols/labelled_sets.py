@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
 import json
 import logging
-import os
 import pathlib
 import re
 from dataclasses import dataclass, replace
@@ -19,6 +16,7 @@ from moco_tf.augment import Normalize
 from moco_tf.config import ConfigError, Data
 from moco_tf.config.protocols import KNN, Extraction, LabelledData, Linear
 from moco_tf.config.transfer import Finetune
+from moco_tf.data.folder import fingerprint
 from moco_tf.data.labelled import check_labels, evenly_spread, subset
 from moco_tf.data.pipeline import labelled_batches
 from moco_tf.data.sources import Source, check_same_classes, open_source
@@ -259,20 +257,5 @@ def _open(data, channels, most):
 
         facts["name"], facts["files"] = copy_facts(data.name, data.data_dir)
     if data.source == "folder":
-        facts["files"] = _fingerprint(data.data_dir)
+        facts["files"] = fingerprint(data.data_dir)
     return LabelledSet(source, facts)
-
-
-def _fingerprint(data_dir):
-    """A digest of a folder's names, sizes and times, which a move does not change."""
-    root = pathlib.Path(data_dir).expanduser()
-    digest = hashlib.sha256()
-    for folder, folders, files in os.walk(root, followlinks=True):
-        folders.sort()
-        for file in sorted(files):
-            path = pathlib.Path(folder) / file
-            digest.update(f"{path.relative_to(root)}:".encode())
-            with contextlib.suppress(OSError):  # a link to nowhere
-                state = path.stat()
-                digest.update(f"{state.st_size}:{state.st_mtime_ns};".encode())
-    return digest.hexdigest()

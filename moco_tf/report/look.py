@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,6 +17,10 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
+
+from moco_tf.report.letters import make_legible
+
+log = logging.getLogger("moco_tf")
 
 # Each can be read on white: a contrast of 4.5 to 1 and more.
 BLUE, ORANGE, GREEN, RED = "#2166ac", "#b3560a", "#1e7d47", "#c2334d"
@@ -126,12 +131,20 @@ def save(figure: Figure, path: str | os.PathLike) -> Path:
     """Writes a PNG, making its folder, and returns its path."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
+    if legend := make_legible(figure):
+        log.warning(
+            "No font here has the letters of some names in %s, where %s; fonts such as "
+            "Noto Sans CJK have them.",
+            path.name,
+            ", ".join(f"{number} stands for {word}" for number, word in legend.items()),
+        )
     literal(figure.savefig)(path, dpi=_DPI)
     return path
 
 
 def pixels(figure: Figure, dpi: int = 100) -> np.ndarray:
     """A figure as uint8 (height, width, 3), for TensorBoard."""
+    make_legible(figure)
     figure.set_dpi(dpi)
     canvas = FigureCanvasAgg(figure)
     literal(canvas.draw)()
