@@ -58,7 +58,8 @@ def _family(letter: str) -> str | None:
     if letter in _usual():
         return FontProperties().get_name()
     for font in sorted(fontManager.ttflist, key=_distance_from_plain):
-        if letter in _letters(font.fname):
+        # Matplotlib's "Last Resort" has a box for every letter there is.
+        if "Last Resort" not in font.name and letter in _letters(font.fname):
             return font.name
     return None
 

@@ -133,8 +133,8 @@ def save(figure: Figure, path: str | os.PathLike) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     if legend := make_legible(figure):
         log.warning(
-            "No font here has the letters of some names in %s, where %s; fonts such as "
-            "Noto Sans CJK have them.",
+            "No font here has the letters of some names in %s, where %s; install one "
+            "of their script, such as Noto Sans CJK for Chinese.",
             path.name,
             ", ".join(f"{number} stands for {word}" for number, word in legend.items()),
         )
