@@ -4,9 +4,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from noise import images_of
+from PIL import Image
 from records import arrays
 
 from moco_tf import augment
+from moco_tf.augment import color
 
 
 @pytest.fixture
@@ -20,13 +22,12 @@ def per_image(value, count=4):
 
 # Mean and largest difference in grey levels under XLA; eagerly there is none. XLA
 # rounds the product and the sum of a blend once, not twice: with a round factor such as
-# 0.6, values that should be whole fall below. It also turns the hue's division by 6
-# into a multiplication.
+# 0.6, values that should be whole fall below.
 UNDER_XLA = {
     "brightness": (0.0, 0),
     "contrast": (0.05, 1),
     "saturation": (0.05, 1),
-    "hue": (0.005, 4),
+    "hue": (0.0, 0),
 }
 
 
@@ -42,6 +43,70 @@ def test_adjustments_equal_torchvision_on_pil(golden, name, jit_compile):
         difference = np.abs(actual - golden[f"{name}_out"][:, index])
         assert difference.mean() <= mean
         assert difference.max() <= largest
+
+
+def every_colour(step):
+    levels = np.unique([*range(0, 256, step), 1, 127, 128, 254, 255])
+    grid = np.stack(np.meshgrid(levels, levels, levels), axis=-1)
+    return grid.reshape(1, -1, len(levels), 3).astype(np.uint8)
+
+
+@pytest.mark.parametrize("steps", [0, 37, -128])
+def test_hue_of_every_third_level_is_pillows(steps):
+    images = every_colour(3)
+    hsv = np.array(Image.fromarray(images[0]).convert("HSV"))
+    hsv[..., 0] += np.uint8(steps % 256)
+    planes = [Image.fromarray(hsv[..., i]) for i in range(3)]
+    expected = np.array(Image.merge("HSV", planes).convert("RGB"))
+    actual = augment.adjust_hue(images, tf.constant(steps / 255, tf.float32))
+    np.testing.assert_array_equal(actual[0], expected)
+
+
+@pytest.mark.parametrize("ulps", [1, 2])
+def test_division_that_errs_in_its_last_places_changes_nothing(monkeypatch, ulps):
+    images = np.concatenate([every_colour(6), 255 - every_colour(6)])
+    factors = tf.constant([0.3, -0.1])
+    blends = tf.constant([0.6, 1.4])
+
+    def results():
+        return [
+            augment.adjust_hue(images, factors).numpy(),
+            augment.adjust_contrast(images, blends).numpy(),
+            augment.adjust_saturation(images, blends).numpy(),
+        ]
+
+    right = results()
+    rng = np.random.default_rng(ulps)
+    errors = []
+
+    def divide(numerator, denominator):
+        quotient = (numerator / denominator).numpy()
+        for _ in range(ulps):
+            towards = rng.choice([-np.inf, np.inf], quotient.shape)
+            quotient = np.nextafter(quotient, towards.astype(np.float32))
+        errors.append(quotient)
+        return tf.constant(quotient)
+
+    monkeypatch.setattr(color, "_divide", divide)
+    for expected, found in zip(right, results()):
+        np.testing.assert_array_equal(found, expected)
+    assert len(errors) == 6  # hue: itself, saturation, three planes; the mean grey
+
+
+def test_hues_that_fall_short_are_those_of_single_precision():
+    chroma, rise = np.meshgrid(*[np.arange(1, 256, dtype=np.float32)] * 2)
+    chroma, rise = chroma[rise <= chroma], rise[rise <= chroma]
+    short = set()
+    for corner, sign in ((1, -1), (-1, 1), (1, 1), (3, -1), (3, 1), (5, -1)):
+        turns = (corner + sign * (rise / chroma)) / np.float32(6)
+        assert turns.dtype == np.float32
+        turns = np.where(turns < 0, turns + np.float32(1), turns)
+        exact = 85 * (corner * chroma + sign * rise).astype(int) % (510 * chroma)
+        whole, rest = np.divmod(exact, 2 * chroma)
+        falls = (rest == 0) & (255 * turns.astype(np.float64) < whole)
+        short |= set(whole[falls].astype(int))
+        assert not (falls & ~np.isin(whole, list(color._FALLS_SHORT))).any()
+    assert short == color._FALLS_SHORT
 
 
 def test_blur_is_within_one_level_of_pillow(golden):

@@ -6,6 +6,9 @@ nothing, makes the results equal to Pillow's rather than close to them (its hue 
 8-bit HSV, up to 15 grey levels from real numbers), and keeps small differences between
 eager mode and XLA from growing along a chain.
 
+Divisions are of whole numbers, and come out right though a device divides to 2 units in
+the last place, as compiled code on GPUs does.
+
 Factors are float32 (batch,), one per image, or a scalar. Internally the three planes
 are kept apart, which vectorises about twice as well as three interleaved channels.
 """
@@ -15,6 +18,12 @@ from __future__ import annotations
 import tensorflow as tf
 
 BRIGHTNESS, CONTRAST, SATURATION, HUE = range(4)
+# Hues that are exactly whole numbers, of which Pillow's single precision falls just
+# short, so that it takes the one below.
+_FALLS_SHORT = {
+    *range(1, 32), *range(88, 105, 4), *range(129, 150, 2), *range(153, 210, 4),
+    176, 184,
+}  # fmt: skip
 
 
 def _planes(images: tf.Tensor) -> list[tf.Tensor]:
@@ -38,8 +47,29 @@ def _luma(planes: list[tf.Tensor]) -> tf.Tensor:
     return tf.floor(total * 2.0**-16)
 
 
+def _divide(numerator: tf.Tensor, denominator) -> tf.Tensor:
+    return numerator / denominator
+
+
+def _whole_part(numerator: tf.Tensor, denominator: tf.Tensor) -> tf.Tensor:
+    """Of a quotient up to 255, of whole numbers of which the lower one is below 512."""
+    # What is no whole number is 1/512 away from the next one.
+    return tf.floor(_divide(numerator, denominator) + 2.0**-10)
+
+
+def _nearest(numerator: tf.Tensor, denominator) -> tf.Tensor:
+    """The whole number nearest to a quotient of whole numbers below 2**24."""
+    close = tf.floor(_divide(numerator, denominator) + 0.5)
+    rest = 2.0 * (numerator - close * denominator)  # exact
+    close += tf.cast(rest >= denominator, tf.float32)
+    return close - tf.cast(rest < -denominator, tf.float32)
+
+
 def _rounded_mean(plane: tf.Tensor) -> tf.Tensor:
-    return tf.floor(tf.reduce_mean(plane, axis=(1, 2), keepdims=True) + 0.5)
+    # The sum is exact for images of up to 256 x 256 pixels.
+    total = tf.reduce_sum(plane, axis=(1, 2), keepdims=True)
+    shape = tf.shape(plane)
+    return _nearest(total, tf.cast(shape[1] * shape[2], tf.float32))
 
 
 def _blend(planes, base, factor) -> list[tf.Tensor]:
@@ -47,13 +77,6 @@ def _blend(planes, base, factor) -> list[tf.Tensor]:
         tf.floor(tf.clip_by_value(base + factor * (plane - base), 0.0, 255.0))
         for plane in planes
     ]
-
-
-def _times_255(fraction: tf.Tensor) -> tf.Tensor:
-    """Whole part of the exact 255 * fraction, which float32 would round up to a tie."""
-    nearest = tf.floor(fraction * 255.0 + 0.5)
-    # 256 * fraction is exact, and so is its difference from a close whole number.
-    return nearest - tf.cast(fraction * 256.0 - nearest < fraction, tf.float32)
 
 
 def _shift_hue(planes, shift) -> list[tf.Tensor]:
@@ -66,33 +89,36 @@ def _shift_hue(planes, shift) -> list[tf.Tensor]:
     least = tf.minimum(tf.minimum(red, green), blue)
     chroma = value - least
     middle = red + green + blue - value - least
-    fraction = (value - middle) / tf.maximum(chroma, 1.0)
-    # In sixths of a turn: an odd corner of the hexagon plus or minus the fraction.
-    # Written so that it is rounded once, as Pillow's double arithmetic does.
+    rise = value - middle
+    # In sixths of a turn the hue is an odd corner of the hexagon, plus or minus
+    # rise / chroma; here the whole number that is chroma times as much.
+    chroma_or_1 = tf.maximum(chroma, 1.0)
     red_most, green_most = red == value, green == value
     blue_least, red_least = blue == least, red == least
     sixths = tf.where(
         red_most,
-        tf.where(blue_least, 1.0 - fraction, fraction - 1.0),
+        tf.where(blue_least, chroma_or_1 - rise, rise - chroma_or_1),
         tf.where(
             green_most,
-            tf.where(blue_least, 1.0 + fraction, 3.0 - fraction),
-            tf.where(red_least, 3.0 + fraction, 5.0 - fraction),
+            tf.where(blue_least, chroma_or_1 + rise, 3.0 * chroma_or_1 - rise),
+            tf.where(red_least, 3.0 * chroma_or_1 + rise, 5.0 * chroma_or_1 - rise),
         ),
     )
-    turns = sixths / 6.0
-    turns = tf.where(turns < 0.0, turns + 1.0, turns)
-    hue = _times_255(turns) + shift
-    hue -= 256.0 * tf.floor(hue / 256.0)
-    saturation = _times_255(chroma / tf.maximum(value, 1.0))
+    sixths = tf.where(sixths < 0.0, sixths + 6.0 * chroma_or_1, sixths)
+    exact = _whole_part(85.0 * sixths, 2.0 * chroma_or_1)
+    short = tf.constant([float(i in _FALLS_SHORT) for i in range(256)])
+    short = tf.gather(short, tf.cast(exact, tf.int32))
+    is_whole = 2.0 * chroma_or_1 * exact == 85.0 * sixths
+    hue = tf.where(is_whole, exact - short, exact) + shift
+    hue -= 256.0 * tf.floor(hue * 2.0**-8)
+    saturation = _whole_part(255.0 * chroma, tf.maximum(value, 1.0))
 
     def channel(corner: float) -> tf.Tensor:
         # Sixths of a turn in units of 1/255, from the corner where it is darkest.
         angle = corner * 255.0 + 6.0 * hue
         angle = tf.where(angle >= 1530.0, angle - 1530.0, angle)
         darkness = tf.clip_by_value(tf.minimum(angle, 1020.0 - angle), 0.0, 255.0)
-        # value * saturation * darkness is a whole number below 2**24.
-        return value - tf.floor(value * saturation * darkness / 65025.0 + 0.5)
+        return value - _nearest(value * saturation * darkness, 65025.0)
 
     return [channel(5.0), channel(3.0), channel(1.0)]
 
