@@ -28,11 +28,17 @@ SHARED = pathlib.Path(__file__).resolve().parents[1].parent / "shared"
 
 
 @pytest.fixture
+def reference():
+    """Folder of what the official code gave, see its README."""
+    return pathlib.Path(__file__).parent / "data" / "reference"
+
+
+@pytest.fixture
 def golden():
-    """Folder of recorded reference traces; the test is skipped without it."""
+    """Folder of more and larger recordings; the test is skipped without it."""
     folder = SHARED / "golden"
     if not folder.exists():
-        pytest.skip("the reference's golden traces (../shared/golden) are absent")
+        pytest.skip("the larger recordings (../shared/golden) are absent")
     return folder
 
 

@@ -9,9 +9,9 @@ from moco_tf.data.crops import DRAWS, centre_crop, random_boxes, resize, resized
 
 
 @pytest.fixture
-def recorded(golden):
+def recorded(reference):
     """Crops that Pillow and torchvision made."""
-    return arrays(golden / "augment_ops.npz")
+    return arrays(reference / "augment_ops.npz")
 
 
 def test_crops_agree_with_pillow(recorded):

@@ -8,7 +8,7 @@ import pytest
 import safetensors.numpy
 import tensorflow as tf
 from networks import perturbed, tiny
-from records import arrays
+from records import starting_state
 from torch_saves import Payload, as_archive, write_torch
 
 from moco_tf.encoders import ResNet, ViT
@@ -52,9 +52,8 @@ def test_other_files_by_a_checkpoints_name_are_refused(tmp_path, suffix):
 
 @pytest.mark.parametrize("zipped", [True, False], ids=["zip", "legacy"])
 @pytest.mark.parametrize("version", ["v1", "v2"])
-def test_official_moco_gives_its_query_backbone(golden, tmp_path, version, zipped):
-    record = arrays(golden / f"init_{version}.npz")
-    state = {f"module.{n[len('init/') :]}": record[n] for n in record}
+def test_official_moco_gives_its_query_backbone(reference, tmp_path, version, zipped):
+    state = with_prefix("module.", starting_state(reference, version))
     saved = {"epoch": 200, "arch": "resnet50", "state_dict": state}
     checkpoint = load_checkpoint(write_torch(saved, tmp_path / "m.pth.tar", zipped))
     assert checkpoint.kind == "MoCo v1 or v2"

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from conftest import mirrored
-from records import arrays
+from records import arrays, starting_state
 from tensorflow import keras
 
 from moco_tf.contrast import KeyQueue
@@ -51,8 +51,8 @@ def assert_same(got, expected):
 
 
 @pytest.mark.parametrize(("version", "head"), [("v1", "linear"), ("v2", "mlp")])
-def test_reference_encoder_travels_to_the_bit(golden, version, head):
-    record = arrays(golden / f"init_{version}.npz")
+def test_reference_encoder_travels_to_the_bit(reference, version, head):
+    record = arrays(reference / f"init_{version}.npz")
     prefix = "init/encoder_q."
     state = {n[len(prefix) :]: record[n] for n in record if n.startswith(prefix)}
     encoder = projection_encoder(ResNet((1, 1, 1, 1), width=8), head, dim=32)
@@ -61,10 +61,9 @@ def test_reference_encoder_travels_to_the_bit(golden, version, head):
 
 
 @pytest.mark.parametrize("name", ["float32", "float64"])
-def test_reference_model_travels_to_the_bit(golden, policy, name):
+def test_reference_model_travels_to_the_bit(reference, policy, name):
     policy(name)
-    record = arrays(golden / "init_v2.npz")
-    state = {n[len("init/") :]: record[n] for n in record}
+    state = starting_state(reference, "v2")
     model = SimpleNamespace(
         name="moco",
         query_encoder=projection_encoder(ResNet((1, 1, 1, 1), width=8), dim=32),
