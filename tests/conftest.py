@@ -5,6 +5,8 @@ import pathlib
 import sys
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+# Processes of tests share the cores: one thread each for the work inside an operation.
+os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
 
 import moco_tf  # before TensorFlow, whose Keras it chooses
 
@@ -12,7 +14,10 @@ import moco_tf  # before TensorFlow, whose Keras it chooses
 import pytest
 import tensorflow as tf
 from tensorflow import keras
+from tiny import small_encoder
 from voc_folder import make_voc
+
+from moco_tf.pretrain import build, run
 
 # torch's CUDA builds bring triton, whose LLVM crashes beside that of TensorFlow.
 sys.modules["triton"] = None
@@ -57,6 +62,20 @@ def policy():
     before = keras.mixed_precision.global_policy()
     yield keras.mixed_precision.set_global_policy
     keras.mixed_precision.set_global_policy(before)
+
+
+def strip_runs(monkeypatch):
+    """Runs then have a tiny encoder, draw nothing and end with their last epoch."""
+    watcher = keras.callbacks.Callback
+    monkeypatch.setattr(build, "build_encoder", lambda config: small_encoder())
+    monkeypatch.setattr(run, "close", lambda *args: {})
+    monkeypatch.setattr(run.callbacks, "TensorBoard", lambda *args, **kwargs: watcher())
+
+
+@pytest.fixture
+def bare(monkeypatch):
+    """See `strip_runs`."""
+    strip_runs(monkeypatch)
 
 
 @pytest.fixture(scope="session")

@@ -34,7 +34,7 @@ def made(optimizer=None):
 
 
 def test_diverging_run_saves_and_exports_nothing_and_keeps_the_checkpoint(
-    tmp_path, monkeypatch
+    tmp_path, monkeypatch, bare
 ):
     config = small(tmp_path, "train.epochs=3", "monitor.every=0")
     begin = FiniteLoss.on_epoch_begin

@@ -12,6 +12,7 @@ import sys
 import numpy as np
 import pytest
 import tensorflow as tf
+from conftest import strip_runs
 from pretrained_runs import write_images
 from test_pretrain import ROOT, small
 
@@ -26,7 +27,10 @@ from moco_tf.pretrain.claim import claimed
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs")
-    return pretrain(small(folder)), folder / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        strip_runs(patch)
+        pretrain(small(folder))
+    return folder / "run"
 
 
 def _weights(run):
@@ -38,7 +42,7 @@ def _weights(run):
     }
 
 
-def test_killed_run_resumes_bit_exactly(tmp_path, monkeypatch):
+def test_killed_run_resumes_bit_exactly(tmp_path, monkeypatch, bare):
     overrides = ("train.epochs=3", "train.deterministic=true", "monitor.every=0")
     whole = small(tmp_path, *overrides, name="whole")
     pretrain(whole)
@@ -56,12 +60,12 @@ def test_killed_run_resumes_bit_exactly(tmp_path, monkeypatch):
             pretrain(killed)
     pretrain(killed)
     expected, found = _weights(whole.run_dir), _weights(killed.run_dir)
-    assert set(expected) == set(found) and len(expected) > 50
+    assert set(expected) == set(found) and len(expected) > 20
     for name, value in expected.items():
         np.testing.assert_array_equal(found[name], value, err_msg=name)
 
 
-def test_finished_run_is_trained_longer_from_its_weights(tmp_path):
+def test_finished_run_is_trained_longer_from_its_weights(tmp_path, bare):
     first = small(tmp_path, "monitor.every=0", name="first")
     pretrain(first)
     advice = f"train.start_from={first.run_dir} and another --name"
@@ -73,7 +77,7 @@ def test_finished_run_is_trained_longer_from_its_weights(tmp_path):
     pretrain(second)
     before, after = _weights(first.run_dir), _weights(second.run_dir)
     kernels = [k for k in before if "query_encoder" in k and "/kernel/" in k]
-    assert len(kernels) > 10
+    assert len(kernels) > 2
     for name in kernels:
         np.testing.assert_allclose(after[name], before[name], atol=1e-6, err_msg=name)
     (steps,) = [v for k, v in after.items() if "optimizer/_iterations" in k]
@@ -84,7 +88,7 @@ def test_finished_run_is_trained_longer_from_its_weights(tmp_path):
     assert float(rows[0]["knn"]) == pytest.approx(baselines["untrained"]["knn"])
 
 
-def test_weights_to_start_from_must_be_there_and_fit(tmp_path):
+def test_weights_to_start_from_must_be_there_and_fit(tmp_path, bare):
     words = ("monitor.every=0", "train.start_from=nowhere")
     with pytest.raises(callbacks.RunError, match="nowhere.*holds no checkpoint to"):
         pretrain(small(tmp_path, *words))
@@ -94,7 +98,7 @@ def test_weights_to_start_from_must_be_there_and_fit(tmp_path):
         pretrain(small(tmp_path, *words, name="wider"))
 
 
-def test_full_disk_keeps_the_previous_checkpoint(tmp_path, monkeypatch):
+def test_full_disk_keeps_the_previous_checkpoint(tmp_path, monkeypatch, bare):
     config = small(tmp_path, "train.epochs=3", "monitor.every=0")
     write = tf.train.Checkpoint._write
 
@@ -114,15 +118,15 @@ def test_full_disk_keeps_the_previous_checkpoint(tmp_path, monkeypatch):
     assert pretrain(config)["run_dir"] == str(config.run_dir)
 
 
-def test_what_changes_no_figure_may_change_when_a_run_goes_on(finished):
-    _, run = finished
+def test_what_changes_no_figure_may_change_when_a_run_goes_on(finished, bare):
+    run = finished
     pretrain(small(run.parent, "train.keep_checkpoints=5", "data.decode_threads=2"))
     assert load_config(run / "config.yaml").train.keep_checkpoints == 5
 
 
-def test_checkpoint_of_another_architecture_is_refused(finished, tmp_path):
-    _, run = finished
-    other = small(tmp_path, "encoder.width=8", "monitor.every=0")
+def test_checkpoint_of_another_architecture_is_refused(finished, tmp_path, bare):
+    run = finished
+    other = small(tmp_path, "method.dim=8", "monitor.every=0")
     other.run_dir.mkdir()
     (other.run_dir / "checkpoints").symlink_to(run / "checkpoints")
     with pytest.raises(callbacks.RunError, match="does not fit this model"):
@@ -133,14 +137,13 @@ def test_checkpoint_of_another_architecture_is_refused(finished, tmp_path):
 @pytest.fixture
 def unfinished(finished, tmp_path):
     """A run of two epochs whose end is still to come, and its configuration."""
-    _, run = finished
+    run = finished
     shutil.copytree(run, tmp_path / "run")
-    (tmp_path / "run" / "report" / "summary.json").unlink()
     return tmp_path / "run", small(tmp_path)
 
 
 @pytest.mark.parametrize("damage", ["cut", "flipped", "no index"])
-def test_damaged_newest_checkpoint_is_passed_over(unfinished, damage, capsys):
+def test_damaged_newest_checkpoint_is_passed_over(unfinished, damage, capsys, bare):
     run, config = unfinished
     (data,) = (run / "checkpoints").glob("epoch-2.data*")
     content = bytearray(data.read_bytes())
@@ -159,7 +162,7 @@ def test_damaged_newest_checkpoint_is_passed_over(unfinished, damage, capsys):
     assert [row.split(",")[0] for row in rows[1:]] == ["0", "1", "2"]
 
 
-def test_no_whole_checkpoint_is_told_and_nothing_overwritten(unfinished):
+def test_no_whole_checkpoint_is_told_and_nothing_overwritten(unfinished, bare):
     run, config = unfinished
     for data in (run / "checkpoints").glob("*.data*"):
         data.write_bytes(b"")
@@ -169,7 +172,7 @@ def test_no_whole_checkpoint_is_told_and_nothing_overwritten(unfinished):
     assert (run / "history.csv").read_text() == before
 
 
-def test_lost_list_of_checkpoints_is_made_again(unfinished, capsys):
+def test_lost_list_of_checkpoints_is_made_again(unfinished, capsys, bare):
     run, config = unfinished
     (run / "checkpoints" / "checkpoint").unlink()
     pretrain(config)
@@ -182,10 +185,10 @@ def test_lost_list_of_checkpoints_is_made_again(unfinished, capsys):
 
 
 @pytest.mark.parametrize("done", [True, False])
-def test_run_without_its_checkpoints_is_not_overwritten(finished, unfinished, done):
+def test_run_without_its_checkpoints_is_not_overwritten(unfinished, done, bare):
     run, config = unfinished
     if done:
-        shutil.copy(finished[1] / "report" / "summary.json", run / "report")
+        (run / "report" / "summary.json").write_text("{}")
     shutil.rmtree(run / "checkpoints")
     before = (run / "history.csv").read_text()
     with pytest.raises(callbacks.RunError, match="2 epochs, but .* are gone.*--name"):
@@ -193,7 +196,9 @@ def test_run_without_its_checkpoints_is_not_overwritten(finished, unfinished, do
     assert (run / "history.csv").read_text() == before
 
 
-def test_run_that_stopped_before_its_first_checkpoint_starts_again(tmp_path, capsys):
+def test_run_that_stopped_before_its_first_checkpoint_starts_again(
+    tmp_path, capsys, bare
+):
     config = small(tmp_path, "train.checkpoint_every=2", "monitor.every=0")
     config.run_dir.mkdir()
     (config.run_dir / "history.csv").write_text("epoch,loss\n1,3.0\n")
@@ -202,13 +207,13 @@ def test_run_that_stopped_before_its_first_checkpoint_starts_again(tmp_path, cap
 
 
 def test_directory_of_another_run_is_refused(finished):
-    _, run = finished
+    run = finished
     sentence = "method.temperature was 0.2 and is 0.5.* another --name or --runs_dir"
     with pytest.raises(ConfigError, match=sentence):
         pretrain(small(run.parent, "method.temperature=0.5"))
 
 
-def test_mistake_that_is_mended_needs_no_other_name(tmp_path):
+def test_mistake_that_is_mended_needs_no_other_name(tmp_path, bare):
     short = "train.epochs=1", "monitor.every=0"
     with pytest.raises(ConfigError, match="resnet51"):
         pretrain(small(tmp_path, "encoder.name=resnet51", *short))
@@ -249,7 +254,7 @@ def stop_after(monkeypatch, config, epochs):
 
 
 def test_folder_that_changed_since_is_refused_and_taken_once_it_is_back(
-    tmp_path, monkeypatch
+    tmp_path, monkeypatch, bare
 ):
     config = photos(tmp_path, 12)
     stop_after(monkeypatch, config, 1)
@@ -280,7 +285,7 @@ def test_folder_that_changed_since_is_refused_and_taken_once_it_is_back(
     ],
 )
 def test_hosts_that_read_different_data_are_refused_before_a_step(
-    tmp_path, monkeypatch, there, sentence
+    tmp_path, monkeypatch, there, sentence, bare
 ):
     config = photos(tmp_path, 12, "train.epochs=1")
 
@@ -295,7 +300,7 @@ def test_hosts_that_read_different_data_are_refused_before_a_step(
         pretrain(config)
 
 
-def test_host_stops_where_another_one_failed(tmp_path, monkeypatch):
+def test_host_stops_where_another_one_failed(tmp_path, monkeypatch, bare):
     def second_failed(strategy, value):
         return [value, 1]
 
@@ -315,19 +320,18 @@ def test_directory_that_another_process_trains_in_is_refused_until_that_dies(tmp
         "from moco_tf.pretrain.claim import claimed\n"
         f"with claimed(small({str(tmp_path)!r})): print('held', flush=True), input()"
     )
-    holder = subprocess.Popen(
+    with subprocess.Popen(
         [sys.executable, "-c", program],
         cwd=ROOT,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
-    )
-    assert holder.stdout.readline() == "held\n"
-    sentence = f"trained by process {holder.pid} on .* since 20.*another --name"
-    with pytest.raises(ConfigError, match=sentence), claimed(config):
-        pass
-    holder.send_signal(signal.SIGKILL)
-    holder.communicate()
+    ) as holder:
+        assert any(line == "held\n" for line in holder.stdout)
+        sentence = f"trained by process {holder.pid} on .* since 20.*another --name"
+        with pytest.raises(ConfigError, match=sentence), claimed(config):
+            pass
+        holder.send_signal(signal.SIGKILL)
     with claimed(config):
         assert f"process {os.getpid()} " in (config.run_dir / ".lock").read_text()
     with claimed(config):  # and it is let go

@@ -9,9 +9,13 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 
 from moco_tf.evaluation.knn import nearest_neighbours
 from moco_tf.report import look
+
+# Inches: an image's side, and from one to the next across and down.
+_SIDE, _STEP, _ROW = 0.98, 1.05, 1.25
 
 
 @dataclass(frozen=True)
@@ -87,45 +91,36 @@ def draw_neighbours(
         )
     chosen = _spread_queries(labels, queries)
     index, _ = nearest_neighbours(features, np.asarray(features)[chosen], k + 1)
-    width, height = 1.05 * (k + 1.2) + 0.2, 1.25 * len(chosen) + 0.65
+    # One pair of axes in inches: a hundred of their own would take seconds.
+    width, height = _STEP * (k + 1.2) + 0.2, _ROW * len(chosen) + 0.65
     figure = Figure(figsize=(width, height), facecolor="white")
-    grid = figure.subplots(
-        len(chosen),
-        k + 2,
-        squeeze=False,
-        width_ratios=[1, 0.15] + [1] * k,  # the gap keeps the query apart
-        gridspec_kw={
-            "left": 0.1 / width,
-            "right": 1 - 0.1 / width,
-            "top": 1 - 0.6 / height,
-            "bottom": 0.25 / height,
-            "wspace": 0.08,
-            "hspace": 0.2,
-        },
-    )
-    for axes in grid.flat:
-        axes.set_axis_off()
+    axes = figure.add_axes([0, 0, 1, 1], xlim=(0, width), ylim=(height, 0))
+    axes.set_axis_off()
+    lefts = [0.1, *(0.1 + _STEP * (place + 1.15) for place in range(k))]
 
     def caption(image):
         if len(file_names):
             return _short(file_names[image])
         return _class_name(labels[image], class_names)
 
-    for row, query, near in zip(grid, chosen, index):
-        _draw_image(row[0], images[query], caption(query))
+    for left, head in zip(lefts, ("query", *map(str, range(1, k + 1)))):
+        _write(axes, left + _SIDE / 2, 0.5, head, 9)
+    for row, (query, near) in enumerate(zip(chosen, index)):
+        top = 0.6 + _ROW * row
         others = [neighbour for neighbour in near if neighbour != query]
-        for axes, neighbour in zip(row[2:], others):
-            _draw_image(axes, images[neighbour], caption(neighbour))
-            if labels[query] >= 0 and labels[neighbour] >= 0:
-                _draw_frame(axes, labels[query] == labels[neighbour])
-    for rank, axes in enumerate(grid[0, 2:], 1):
-        axes.set_title(str(rank), fontsize=9, color=look.GREY)
-    grid[0, 0].set_title("query", fontsize=9, color=look.GREY)
-    top = 1 - 0.2 / height
-    figure.text(0.1 / width, top, "nearest neighbours by what was learnt, nearest "
-                "first", fontsize=10, color=look.INK, va="center")  # fmt: skip
+        for left, image in zip(lefts, (query, *others)):
+            _draw_image(axes, left, top, images[image])
+            _write(axes, left + _SIDE / 2, top + _SIDE + 0.1, caption(image), 8)
+            if image != query and labels[query] >= 0 and labels[image] >= 0:
+                is_right = labels[query] == labels[image]
+                _draw_frame(axes, left, top, _SIDE, _SIDE, is_right)
+    axes.text(0.1, 0.2, "nearest neighbours by what was learnt, nearest first",
+              fontsize=10, color=look.INK, va="center")  # fmt: skip
     if (labels[chosen] >= 0).any():
-        _legend(figure, width, top)
+        for left, text in ((width - 2.35, "same class"), (width - 1.2, "another")):
+            _draw_frame(axes, left, 0.15, 0.14, 0.1, text == "same class")
+            axes.text(left + 0.22, 0.2, text, fontsize=9, color=look.INK,
+                      va="center")  # fmt: skip
     return figure
 
 
@@ -191,35 +186,32 @@ def _short(name, most=17):
     return f"{name[: most // 2 - 1]}…{name[-(most - most // 2) :]}"
 
 
-def _legend(figure, width, top):
-    for place, right, text in ((2.35, True, "same class"), (1.2, False, "another")):
-        axes = figure.add_axes([1 - place / width, top - 0.006, 0.14 / width, 0.012])
-        axes.set_xticks([])
-        axes.set_yticks([])
-        _draw_frame(axes, right)
-        figure.text(1 - (place - 0.22) / width, top, text, fontsize=9, color=look.INK,
-                    va="center")  # fmt: skip
+def _write(axes, middle, base, text, size):
+    axes.text(middle, base, text, fontsize=size, color=look.GREY, ha="center",
+              va="center")  # fmt: skip
 
 
-def _draw_image(axes, image, caption):
-    axes.set_axis_on()
+def _draw_image(axes, left, top, image):
     axes.imshow(
-        _coloured(image), interpolation="nearest" if len(image) <= 64 else "antialiased"
+        _coloured(image),
+        extent=(left, left + _SIDE, top + _SIDE, top),
+        interpolation="nearest" if len(image) <= 64 else "antialiased",
+        aspect="auto",
     )
-    axes.set_xticks([])
-    axes.set_yticks([])
-    axes.set_xlabel(caption, fontsize=8, color=look.GREY, labelpad=3)
-    for spine in axes.spines.values():
-        spine.set_visible(False)
 
 
-def _draw_frame(axes, right):
-    for spine in axes.spines.values():
-        spine.set_visible(True)
-        spine.set_color(look.GREEN if right else look.RED)
-        spine.set_linewidth(2.5)
-        spine.set_linestyle("-" if right else (0, (2, 1)))
-        spine.set_capstyle("butt")
+def _draw_frame(axes, left, top, width, height, is_right):
+    axes.add_patch(
+        Rectangle(
+            (left, top), width, height,
+            fill=False,
+            edgecolor=look.GREEN if is_right else look.RED,
+            linewidth=2.5,
+            linestyle="-" if is_right else (0, (2, 1)),
+            capstyle="butt",
+            joinstyle="miter",
+        )
+    )  # fmt: skip
 
 
 def _coloured(images):
