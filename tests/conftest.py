@@ -64,12 +64,17 @@ def policy():
     keras.mixed_precision.set_global_policy(before)
 
 
-def strip_runs(monkeypatch):
-    """Runs then have a tiny encoder, draw nothing and end with their last epoch."""
+def strip_runs(monkeypatch, board=False):
+    """Runs then have a tiny encoder, draw nothing and end with their last epoch.
+
+    With `board` they draw for TensorBoard.
+    """
     watcher = keras.callbacks.Callback
     monkeypatch.setattr(build, "build_encoder", lambda config: small_encoder())
     monkeypatch.setattr(run, "close", lambda *args: {})
-    monkeypatch.setattr(run.callbacks, "TensorBoard", lambda *args, **kwargs: watcher())
+    if not board:
+        none = lambda *args, **kwargs: watcher()  # noqa: E731
+        monkeypatch.setattr(run.callbacks, "TensorBoard", none)
 
 
 @pytest.fixture

@@ -6,7 +6,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from conftest import mirrored
-from tiny import assert_trained_alike, central_differences, noise_batches, small_encoder
+from tiny import (
+    EIGHT,
+    assert_trained_alike,
+    central_differences,
+    noise_batches,
+    small_encoder,
+)
 
 from moco_tf.contrast import in_batch
 from moco_tf.methods import EndToEnd
@@ -123,7 +129,7 @@ def test_step_moves_each_encoder_by_the_gradient_of_its_own_side(policy):
         np.testing.assert_allclose(old - new.numpy(), gradient, rtol=1e-6, atol=1e-11)
 
 
-@pytest.mark.parametrize("replicas", [2, 8])
+@pytest.mark.parametrize("replicas", [2, EIGHT])
 def test_replicas_match_one_replica_with_as_many_groups(policy, replicas):
     policy("float64")
     one = end_to_end(groups=replicas)

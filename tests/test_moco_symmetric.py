@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from conftest import mirrored
-from tiny import assert_trained_alike, noise_batches, small_encoder
+from tiny import EIGHT, assert_trained_alike, noise_batches, small_encoder
 
 import moco_tf
 from moco_tf.encoders import clone
@@ -83,7 +83,7 @@ def test_step_equals_the_demo_written_out(policy, mask):
         np.testing.assert_allclose(mine.moving_variance, its.moving_variance, rtol=1e-9)
 
 
-@pytest.mark.parametrize("replicas", [2, 8])
+@pytest.mark.parametrize("replicas", [2, EIGHT])
 def test_replicas_match_one_replica_with_as_many_groups(policy, replicas):
     policy("float64")
     one = symmetric_moco(groups=replicas)

@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 from conftest import mirrored
 from tensorflow import keras
-from tiny import central_differences, glyph_batches, noise_batches, small_encoder
+from tiny import EIGHT, central_differences, glyph_batches, noise_batches, small_encoder
 
 from moco_tf import augment
 from moco_tf.callbacks import Checkpoints
@@ -164,7 +164,7 @@ def slow_losses(query, key, temperature):
     return np.array(losses)
 
 
-@pytest.mark.parametrize("replicas", [1, 2, 8])
+@pytest.mark.parametrize("replicas", [1, 2, EIGHT])
 def test_step_follows_the_loss_of_a_loop_over_images(policy, replicas):
     policy("float64")
     temperature = 0.2

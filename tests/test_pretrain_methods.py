@@ -5,9 +5,11 @@ import csv
 import numpy as np
 import pytest
 from tensorflow import keras
+from tiny import small_encoder
 
 from moco_tf import methods, optimizers
 from moco_tf.config import load_config
+from moco_tf.pretrain import build as build_module
 from moco_tf.pretrain import build_model, pretrain, run
 
 SMALL = (
@@ -34,11 +36,12 @@ SETTINGS = {
 def test_method_runs_from_its_configuration_to_its_end(method, tmp_path, monkeypatch):
     made = []
 
-    def build(*arguments):
+    def build_noted(*arguments):
         made.append(build_model(*arguments))
         return made[-1]
 
-    monkeypatch.setattr(run, "build_model", build)
+    monkeypatch.setattr(run, "build_model", build_noted)
+    monkeypatch.setattr(build_module, "build_encoder", lambda config: small_encoder())
     kind, optimizer, overrides = SETTINGS[method]
     words = (f"method.name={method}", f"runs_dir={tmp_path}", "name=run", *overrides)
     pretrain(load_config(None, (*SMALL, *words)))

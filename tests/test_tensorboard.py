@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from commands import ROOT
+from conftest import strip_runs
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams import plugin_data_pb2
 from test_pretrain import small
@@ -26,7 +27,9 @@ from moco_tf.report import Album
 def events(tmp_path_factory):
     """What TensorBoard reads of a run of two epochs."""
     folder = tmp_path_factory.mktemp("board")
-    pretrain(small(folder, "log.histograms=true"))
+    with pytest.MonkeyPatch.context() as patch:
+        strip_runs(patch, board=True)
+        pretrain(small(folder, "log.histograms=true"))
     keep_all = dict.fromkeys(("scalars", "tensors", "images", "histograms"), 0)
     read = EventAccumulator(str(folder / "run" / "tensorboard"), keep_all)
     return read.Reload()

@@ -11,6 +11,7 @@ import threading
 import urllib.request
 
 import pytest
+from conftest import strip_runs
 from test_pretrain import small
 
 from moco_tf.pretrain import pretrain
@@ -20,7 +21,9 @@ from moco_tf.shell import tensorboard
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("board with a space")
-    pretrain(small(folder))
+    with pytest.MonkeyPatch.context() as patch:
+        strip_runs(patch, board=True)
+        pretrain(small(folder))
     return folder / "run"
 
 
@@ -65,7 +68,7 @@ def test_printed_command_serves_scalars_images_and_projector(run):
             assert any(name.startswith(tag) for name in tags), tags
         (name,) = ask(address, "projector/runs")
         info = ask(address, f"projector/info?run={name}")
-        assert info["embeddings"][0]["tensorShape"] == [100, 32]
+        assert info["embeddings"][0]["tensorShape"] == [100, 12]
 
 
 def wait_for(read, seconds=60):

@@ -8,6 +8,9 @@ from tensorflow import keras
 import moco_tf
 from moco_tf.data.glyphs import draw_glyphs
 
+# Eight replicas, where another method's fast test has them on the same path.
+EIGHT = pytest.param(8, marks=pytest.mark.slow)
+
 
 def small_encoder():
     """One convolution with batch norm; a ResNet takes long to trace on 8 replicas."""

@@ -94,7 +94,8 @@ def draw_neighbours(
     # One pair of axes in inches: a hundred of their own would take seconds.
     width, height = _STEP * (k + 1.2) + 0.2, _ROW * len(chosen) + 0.65
     figure = Figure(figsize=(width, height), facecolor="white")
-    axes = figure.add_axes([0, 0, 1, 1], xlim=(0, width), ylim=(height, 0))
+    axes = figure.add_axes((0, 0, 1, 1))
+    axes.set(xlim=(0, width), ylim=(height, 0))
     axes.set_axis_off()
     lefts = [0.1, *(0.1 + _STEP * (place + 1.15) for place in range(k))]
 
