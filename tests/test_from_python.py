@@ -144,6 +144,33 @@ METHODS = {
 }
 
 
+@pytest.mark.parametrize(
+    "encoder",
+    [
+        moco_tf.encoders.ResNet((1, 1, 1, 1), "basic", width=2, stem="cifar"),
+        moco_tf.encoders.ViT(image_size=16, patch_size=8, width=12, depth=1, heads=3),
+    ],
+    ids=["ResNet", "ViT"],
+)
+@pytest.mark.filterwarnings("ignore:You are saving your model as an HDF5 file")
+def test_encoder_goes_through_hdf5(encoder, tmp_path):
+    images = tf.random.normal((2, 16, 16, 3))
+    encoder.save(tmp_path / "encoder.h5")
+    loaded = keras.models.load_model(tmp_path / "encoder.h5", compile=False)
+    np.testing.assert_array_equal(loaded(images), encoder(images))
+
+
+def test_keras_average_of_weights_trains_to_its_end():
+    model = moco_tf.MoCo(small_encoder(), dim=4, queue_size=32)
+    model.compile(SGD(0.1, momentum=0.0, weight_decay=0.0, use_ema=True,
+                      ema_momentum=0.0))  # fmt: skip
+    before = model.trained_variables[0].numpy()
+    model.fit(noise_batches(2), verbose=0)
+    average = model.optimizer._model_variables_moving_average[0]
+    assert not np.array_equal(average, before)
+    np.testing.assert_array_equal(model.trained_variables[0], average)
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_saved_model_goes_on_as_if_it_had_never_stopped(method, tmp_path):
     settings, optimizer = METHODS[method]

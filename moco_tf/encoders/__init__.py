@@ -1,5 +1,7 @@
 """Backbones and projection heads."""
 
+from tensorflow import keras
+
 from moco_tf.encoders.batchnorm import BatchNormalization
 from moco_tf.encoders.heads import clone, pooled, projection_encoder
 from moco_tf.encoders.resnet import (
@@ -27,3 +29,6 @@ __all__ = [
     "pooled",
     "projection_encoder",
 ]
+
+# HDF5 files name a model's class without its package.
+keras.saving.get_custom_objects().update(ResNet=ResNet, ViT=ViT)
