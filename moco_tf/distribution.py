@@ -47,10 +47,10 @@ def make_strategy(
     if gpus is not None:
         wrong = [index for index in gpus if not 0 <= index < len(present)]
         if wrong:
-            some = f"{len(present)}; use indices below {len(present)} or leave"
+            others = f"use indices below {len(present)} or " if present else ""
             raise DistributionError(
                 f"distribution.gpus={list(gpus)} names GPU {wrong[0]}, but TensorFlow "
-                f"finds {some if present else 'none; leave'} distribution.gpus out."
+                f"finds {len(present) or 'none'}; {others}leave distribution.gpus out."
             )
         present = [present[index] for index in gpus]
         _show_only(present)

@@ -3,18 +3,26 @@
 import json
 import os
 import pathlib
+import shutil
 import socket
 import subprocess
 import sys
 
 import pytest
+from pretrained_runs import write_images
 from test_pretrain import SMALL
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 
 
-def train(folder, *overrides):
-    """What two workers print, one replica each."""
+def start(folder, *overrides, own=((), ())):
+    """Exit codes, outputs and errors of two workers, one replica each.
+
+    Args:
+        folder: of the run.
+        overrides: words of both.
+        own: words of each.
+    """
     with socket.socket() as one, socket.socket() as two:
         for sock in (one, two):
             sock.bind(("127.0.0.1", 0))
@@ -27,7 +35,7 @@ def train(folder, *overrides):
         cluster = json.dumps({"cluster": {"worker": workers}, "task": task})
         processes.append(
             subprocess.Popen(
-                [sys.executable, "train.py", *words],
+                [sys.executable, "train.py", *words, *own[index]],
                 cwd=ROOT,
                 env={**os.environ, "TF_CONFIG": cluster},
                 stdout=subprocess.PIPE,
@@ -35,9 +43,14 @@ def train(folder, *overrides):
                 text=True,
             )
         )
+    ended = [process.communicate(timeout=500) for process in processes]
+    return [(p.returncode, *texts) for p, texts in zip(processes, ended)]
+
+
+def train(folder, *overrides):
+    """What two workers print that train to their end."""
     printed = []
-    for process in processes:
-        out, err = process.communicate(timeout=500)
+    for _, out, err in start(folder, *overrides):
         assert "Next" in out, err[-2000:]
         printed.append(out)
     return printed
@@ -70,3 +83,25 @@ def test_two_workers_train_in_step_keep_their_own_files_and_go_on_together(tmp_p
         assert "Continuing after epoch 1 of 2" in out
     again = histories(tmp_path)
     assert again[0] == again[1] == first
+
+
+@pytest.mark.slow
+def test_workers_that_read_different_images_stop_before_a_step(tmp_path):
+    write_images(tmp_path / "one", 12)
+    shutil.copytree(tmp_path / "one", tmp_path / "two")
+    next((tmp_path / "two" / "red").glob("*.png")).unlink()
+    own = [[f"--data.data_dir={tmp_path}/{name}"] for name in ("one", "two")]
+    ended = start(tmp_path, "--data.source=folder", own=own)
+    for code, _, err in ended:
+        assert code == 2
+        assert "host 0 has 36 images and host 1 35; give every host the same" in err
+
+
+@pytest.mark.slow
+def test_worker_does_not_wait_for_one_that_failed(tmp_path):
+    write_images(tmp_path / "one", 12)
+    own = [[f"--data.data_dir={tmp_path}/{name}"] for name in ("one", "two")]
+    first, second = start(tmp_path, "--data.source=folder", own=own)
+    assert first[0] == second[0] == 2
+    assert "two' is not a folder" in second[2]
+    assert "host 1 has stopped for the reason that it prints" in first[2]
