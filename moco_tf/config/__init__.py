@@ -7,11 +7,11 @@ no command line with YAML.
 """
 
 from moco_tf.config.checks import validate
+from moco_tf.config.limits import ConfigError
 from moco_tf.config.load import dump, load_config
 from moco_tf.config.tree import (
     Augment,
     Config,
-    ConfigError,
     Data,
     Distribution,
     Encoder,

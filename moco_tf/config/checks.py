@@ -1,21 +1,12 @@
-"""Limits and contradictions that types alone cannot express."""
+"""Contradictions between fields, and what the fields' own limits cannot express."""
 
 from __future__ import annotations
 
-import dataclasses
 import difflib
-import math
 import pathlib
 
-from moco_tf.config.limits import (
-    at_least,
-    between,
-    crop_shares,
-    not_negative,
-    positive,
-    require,
-)
-from moco_tf.config.tree import ENCODERS, Config, ConfigError, Data, Encoder
+from moco_tf.config.limits import ConfigError, check_limits, require
+from moco_tf.config.tree import ENCODERS, Config, Data, Encoder
 from moco_tf.mistakes import require_plain
 
 
@@ -31,17 +22,16 @@ def validate(config: Config, replicas: int | None = None, hosts: int = 1) -> Non
     Raises:
         ConfigError: one sentence with the key, its value, the limit and a remedy.
     """
-    _check_finite(config)
+    check_limits(config)
     require(
         config.name.strip(". ") and not set(config.name) & set("/\\"),
         f"name={config.name!r} must be a plain directory name such as 'demo'; "
         "put the folder that holds the runs in runs_dir.",
     )
     require_plain(config.run_dir, "the run directory", ConfigError)
-    between(0, 2**32 - 1, "seed", config.seed)
     _check_data(config)
     _check_method(config)
-    _check_train(config)
+    _check_devices(config)
     _check_optimizer(config)
     _check_monitor(config)
     _check_replicas(config, replicas or config.requested_replicas, hosts)
@@ -76,31 +66,9 @@ def check_places(config: Config) -> None:
         )
 
 
-def _check_finite(config: Config) -> None:
-    for section, fields in dataclasses.asdict(config).items():
-        for key, value in fields.items() if isinstance(fields, dict) else ():
-            numbers = value if isinstance(value, tuple) else (value,)
-            require(
-                all(math.isfinite(n) for n in numbers if isinstance(n, float)),
-                f"{section}.{key}={value} is not finite; use an ordinary number.",
-            )
-
-
 def _check_data(config: Config) -> None:
     data = config.data
     _check_source("data", data)
-    between(16, 1024, "data.image_size", data.image_size)
-    at_least(1, "data.channels", data.channels)
-    crop_shares("data.crop_scale", data.crop_scale)
-    low, high = data.crop_ratio
-    require(
-        0 < low <= high,
-        f"data.crop_ratio={[low, high]} must be two rising positive ratios; "
-        "use for instance [0.75, 1.3333].",
-    )
-    at_least(1, "data.shuffle_buffer", data.shuffle_buffer)
-    at_least(1, "data.decode_threads", data.decode_threads)
-    between(0, 1, "data.max_unreadable", data.max_unreadable)
     for key in ("mean", "std"):
         values = getattr(config.augment, key)
         require(
@@ -139,31 +107,17 @@ def _check_encoder(encoder: Encoder) -> None:
         + f"{', '.join(ENCODERS)}, or a KerasCV class such as "
         "EfficientNetV2B0Backbone.",
     )
-    at_least(1, "encoder.width", encoder.width)
-    at_least(1, "encoder.patch_size", encoder.patch_size)
 
 
 def _check_method(config: Config) -> None:
     method, batch = config.method, config.train.batch_size
     _check_encoder(config.encoder)
-    at_least(1, "method.dim", method.dim)
-    at_least(1, "method.bn_groups", method.bn_groups)
     keys = 2 * batch if method.symmetric else batch
     require(
         method.name != "moco" or method.queue_size >= keys,
         f"method.queue_size={method.queue_size} cannot hold the {keys} keys of one "
         f"global batch of train.batch_size={batch}; use {keys} or more.",
     )
-    between(0, 1, "method.key_momentum", method.key_momentum)
-    positive("method.temperature", method.temperature)
-    at_least(1, "method.num_negatives", method.num_negatives)
-    at_least(1, "method.hidden", method.hidden)
-    require(
-        0 <= method.slot_momentum < 1,
-        f"method.slot_momentum={method.slot_momentum} is out of range; use 0 or more "
-        "and less than 1.",
-    )
-    not_negative("method.proximal", method.proximal)
     size, patch = config.data.image_size, config.encoder.patch_size
     require(
         not config.encoder.name.startswith("vit_") or size % patch == 0,
@@ -175,18 +129,6 @@ def _check_method(config: Config) -> None:
 def _check_optimizer(config: Config) -> None:
     optimizer, epochs = config.optimizer, config.train.epochs
     milestones = list(optimizer.milestones)
-    positive("optimizer.learning_rate", optimizer.learning_rate)
-    require(
-        0 <= optimizer.momentum < 1,
-        f"optimizer.momentum={optimizer.momentum} is out of range; use 0 or more and "
-        "less than 1.",
-    )
-    not_negative("optimizer.weight_decay", optimizer.weight_decay)
-    require(
-        0 < optimizer.decay_factor <= 1,
-        f"optimizer.decay_factor={optimizer.decay_factor} is out of range; use a value "
-        "above 0 and up to 1.",
-    )
     require(
         0 <= optimizer.warmup_epochs < epochs,
         f"optimizer.warmup_epochs={optimizer.warmup_epochs} must be at least 0 and "
@@ -205,15 +147,8 @@ def _check_optimizer(config: Config) -> None:
     )
 
 
-def _check_train(config: Config) -> None:
-    train, gpus = config.train, config.distribution.gpus
-    at_least(1, "train.epochs", train.epochs)
-    at_least(2, "train.batch_size", train.batch_size)
-    at_least(1, "train.checkpoint_every", train.checkpoint_every)
-    at_least(1, "train.keep_checkpoints", train.keep_checkpoints)
-    at_least(1, "train.steps_per_epoch", train.steps_per_epoch)
-    replicas = config.distribution.replicas
-    at_least(1, "distribution.replicas", replicas)
+def _check_devices(config: Config) -> None:
+    gpus, replicas = config.distribution.gpus, config.distribution.replicas
     if not gpus:
         return
     require(
@@ -230,19 +165,15 @@ def _check_train(config: Config) -> None:
 
 def _check_monitor(config: Config) -> None:
     monitor = config.monitor
-    at_least(0, "monitor.every", monitor.every)
     if not monitor.every:
         return
     _check_source("monitor", config.monitor_train)
-    for key in ("max_train", "max_test", "knn_k", "batch_size"):
-        at_least(1, f"monitor.{key}", getattr(monitor, key))
     require(
         monitor.max_train is None or monitor.knn_k <= monitor.max_train,
         f"monitor.knn_k={monitor.knn_k} is more than monitor.max_train="
         f"{monitor.max_train} reference images; use {monitor.max_train} or fewer "
         "neighbours.",
     )
-    positive("monitor.knn_temperature", monitor.knn_temperature)
 
 
 def _check_replicas(config: Config, replicas: int | None, hosts: int) -> None:

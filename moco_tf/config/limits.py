@@ -1,10 +1,21 @@
-"""Limits that settings share, each refused in one sentence."""
+"""Limits of single fields: they stand beside the field, and `--help` prints them."""
 
 from __future__ import annotations
 
+import dataclasses
 import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
-from moco_tf.config.tree import ConfigError
+from moco_tf.mistakes import Mistake
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+
+class ConfigError(Mistake):
+    """A user's mistake in the configuration, told in one sentence."""
 
 
 def require(condition: object, sentence: str) -> None:
@@ -13,51 +24,107 @@ def require(condition: object, sentence: str) -> None:
         raise ConfigError(sentence)
 
 
-def at_least(least: int, key: str, value: int | None) -> None:
-    """Raises ConfigError unless the value is None or large enough."""
-    require(
-        value is None or value >= least,
-        f"{key}={value} is too small; use {least} or more.",
+@dataclass(frozen=True)
+class Limit:
+    """What a value must be.
+
+    Attributes:
+        holds: whether it is so.
+        words: what it must be, for `--help`.
+        fault: what a sentence says of a value that is not, after "key=value".
+        remedy: what to use instead.
+    """
+
+    holds: Callable[[Any], bool]
+    words: str
+    fault: str = "is out of range"
+    remedy: str = ""
+
+    def check(self, key: str, value: object) -> None:
+        """Raises ConfigError unless the value is right; None always is."""
+        shown = list(value) if isinstance(value, tuple) else value
+        require(
+            value is None or self.holds(value),
+            f"{key}={shown} {self.fault}; use {self.remedy or self.words}.",
+        )
+
+
+def at_least(least: int) -> Limit:
+    """Whole numbers from `least`."""
+    return Limit(lambda n: n >= least, f"{least} or more", "is too small")
+
+
+def between(low: float, high: float) -> Limit:
+    """Numbers from `low` to `high`."""
+    words = f"{low} to {high}"
+    return Limit(lambda n: low <= n <= high, words, remedy=f"a value from {words}")
+
+
+POSITIVE = Limit(
+    lambda n: n > 0 and math.isfinite(n),
+    "above 0",
+    "must be positive",
+    "a value above 0",
+)
+NOT_NEGATIVE = Limit(
+    lambda n: n >= 0 and math.isfinite(n), "0 or more", "must not be negative"
+)
+BELOW_ONE = Limit(lambda n: 0 <= n < 1, "0 or more and less than 1")
+FACTOR = Limit(
+    lambda n: 0 < n <= 1, "above 0, up to 1", remedy="a value above 0 and up to 1"
+)
+INNER_SHARE = Limit(
+    lambda n: 0 < n < 1, "between 0 and 1", remedy="a share between 0 and 1"
+)
+CROP_SHARES = Limit(
+    lambda pair: 0 < pair[0] <= pair[1] <= 1,
+    "two rising shares, above 0, up to 1",
+    "must be two rising shares of the area above 0 and up to 1",
+    "for instance [0.2, 1.0]",
+)
+
+
+def rising(what: str, example: str) -> Limit:
+    """Two positive numbers, the second at least the first."""
+    return Limit(
+        lambda pair: 0 < pair[0] <= pair[1],
+        f"two rising positive {what}",
+        f"must be two rising positive {what}",
+        f"for instance {example}",
     )
 
 
-def between(low: float, high: float, key: str, value: float) -> None:
-    """Raises ConfigError unless the value is from low to high."""
-    require(
-        low <= value <= high,
-        f"{key}={value} is out of range; use a value from {low} to {high}.",
-    )
+def limited(default: Any, limit: Limit, each: bool = False) -> Any:
+    """A dataclass's field with a limit.
+
+    Args:
+        default: its default.
+        limit: of its value.
+        each: whether the value is a tuple, for each of whose items the limit is.
+    """
+    return dataclasses.field(default=default, metadata={"limit": limit, "each": each})
 
 
-def positive(key: str, value: float) -> None:
-    """Raises ConfigError unless the value is an ordinary number above 0."""
-    require(
-        value > 0 and math.isfinite(value),
-        f"{key}={value} must be positive; use a value above 0.",
-    )
+def check_limits(tree: DataclassInstance, prefix: str = "") -> None:
+    """Checks every field of a tree that has a limit, and that numbers are finite.
 
+    Args:
+        tree: a dataclass whose fields may be dataclasses.
+        prefix: of its fields' keys, such as "data.".
 
-def not_negative(key: str, value: float) -> None:
-    """Raises ConfigError unless the value is an ordinary number of 0 or more."""
-    require(
-        value >= 0 and math.isfinite(value),
-        f"{key}={value} must not be negative; use 0 or more.",
-    )
-
-
-def inner_share(key: str, value: float) -> None:
-    """Raises ConfigError unless the value is above 0 and below 1."""
-    require(
-        0 < value < 1,
-        f"{key}={value} is out of range; use a share between 0 and 1.",
-    )
-
-
-def crop_shares(key: str, value: tuple[float, float]) -> None:
-    """Raises ConfigError unless a random crop's least and greatest share are right."""
-    low, high = value
-    require(
-        0 < low <= high <= 1,
-        f"{key}={[low, high]} must be two rising shares of the area above 0 and up to "
-        "1; use for instance [0.2, 1.0].",
-    )
+    Raises:
+        ConfigError: one sentence with the key, its value, the limit and a remedy.
+    """
+    for field in dataclasses.fields(tree):
+        key, value = prefix + field.name, getattr(tree, field.name)
+        if dataclasses.is_dataclass(value) and not isinstance(value, type):
+            check_limits(value, f"{key}.")
+            continue
+        items = value if isinstance(value, tuple) else (value,)
+        require(
+            all(math.isfinite(n) for n in items if isinstance(n, float)),
+            f"{key}={value} is not finite; use an ordinary number.",
+        )
+        if limit := field.metadata.get("limit"):
+            for one in items if field.metadata["each"] else (value,):
+                limit.check(key, one)

@@ -7,11 +7,12 @@ from dataclasses import dataclass, field
 from typing import Literal, Optional
 
 from moco_tf.config.limits import (
+    CROP_SHARES,
+    INNER_SHARE,
+    POSITIVE,
     at_least,
     between,
-    crop_shares,
-    inner_share,
-    positive,
+    limited,
     require,
 )
 from moco_tf.config.tree import Distribution
@@ -33,7 +34,7 @@ class LabelledData:
         test_split: Labelled split to report on (null: the run's, or test).
         max_train: Use at most so many training images, spread evenly (null: all).
         max_test: Use at most so many test images, spread evenly (null: all).
-        max_unreadable: Share of unreadable images, 0 to 1, above which to stop.
+        max_unreadable: Share of unreadable images above which to stop.
     """
 
     source: Optional[Literal["glyphs", "tfds", "folder", "synthetic"]] = None
@@ -42,15 +43,9 @@ class LabelledData:
     manual_dir: Optional[str] = None
     train_split: Optional[str] = None
     test_split: Optional[str] = None
-    max_train: Optional[int] = None
-    max_test: Optional[int] = None
-    max_unreadable: float = 0.01
-
-    def check(self) -> None:
-        """Raises ConfigError, in one sentence, where a value is out of range."""
-        at_least(1, "data.max_train", self.max_train)
-        at_least(1, "data.max_test", self.max_test)
-        between(0, 1, "data.max_unreadable", self.max_unreadable)
+    max_train: Optional[int] = limited(None, at_least(1))
+    max_test: Optional[int] = limited(None, at_least(1))
+    max_unreadable: float = limited(0.01, between(0, 1))
 
 
 @dataclass(frozen=True)
@@ -63,12 +58,8 @@ class Extraction:
             encoder, data and preprocessing stay the same.
     """
 
-    batch_size: int = 256
+    batch_size: int = limited(256, at_least(1))
     cache: bool = True
-
-    def check(self) -> None:
-        """Raises ConfigError, in one sentence, where a value is out of range."""
-        at_least(1, "features.batch_size", self.batch_size)
 
 
 @dataclass(frozen=True)
@@ -87,8 +78,8 @@ class KNN:
         distribution: distribution, which devices share the batch
     """
 
-    k: tuple[int, ...] = (10, 20, 100, 200)
-    temperature: tuple[float, ...] = (0.07, 0.1)
+    k: tuple[int, ...] = limited((10, 20, 100, 200), at_least(1), each=True)
+    temperature: tuple[float, ...] = limited((0.07, 0.1), POSITIVE, each=True)
     precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] = "float32"
     out: Optional[str] = None
     data: LabelledData = field(default_factory=LabelledData)
@@ -96,15 +87,8 @@ class KNN:
     distribution: Distribution = field(default_factory=Distribution)
 
     def check(self) -> None:
-        """Raises ConfigError, in one sentence, where a value is out of range."""
-        self.data.check()
-        self.features.check()
-        at_least(1, "distribution.replicas", self.distribution.replicas)
+        """Raises ConfigError, in one sentence, where the fields do not go together."""
         require(self.k, "k=[] names no number of neighbours; use for instance [200].")
-        for k in self.k:
-            at_least(1, "k", k)
-        for temperature in self.temperature:
-            positive("temperature", temperature)
 
 
 @dataclass(frozen=True)
@@ -121,23 +105,14 @@ class Sweep:
             winners are trained again on all of them.
     """
 
-    learning_rates: tuple[float, ...] = (0.01, 0.03, 0.1, 0.3, 1.0)
-    weight_decays: tuple[float, ...] = (1e-5, 1e-4, 1e-3, 1e-2)
+    learning_rates: tuple[float, ...] = limited(
+        (0.01, 0.03, 0.1, 0.3, 1.0), POSITIVE, each=True
+    )
+    weight_decays: tuple[float, ...] = limited(
+        (1e-5, 1e-4, 1e-3, 1e-2), POSITIVE, each=True
+    )
     lbfgs: bool = True
-    held_out: float = 0.1
-
-    def check(self) -> None:
-        """Raises ConfigError, in one sentence, where a value is out of range."""
-        require(
-            self.learning_rates and self.weight_decays,
-            "sweep.learning_rates or sweep.weight_decays is empty; give at least one "
-            "candidate of each.",
-        )
-        for rate in self.learning_rates:
-            positive("sweep.learning_rates", rate)
-        for decay in self.weight_decays:
-            positive("sweep.weight_decays", decay)
-        inner_share("sweep.held_out", self.held_out)
+    held_out: float = limited(0.1, INNER_SHARE)
 
 
 @dataclass(frozen=True)
@@ -165,12 +140,12 @@ class Linear:
     """
 
     protocol: Literal["official", "cached", "mocov3"] = "official"
-    epochs: Optional[int] = None
-    batch_size: Optional[int] = None
-    learning_rate: Optional[float] = None
-    crop_scale: tuple[float, float] = (0.08, 1.0)
+    epochs: Optional[int] = limited(None, at_least(1))
+    batch_size: Optional[int] = limited(None, at_least(1))
+    learning_rate: Optional[float] = limited(None, POSITIVE)
+    crop_scale: tuple[float, float] = limited((0.08, 1.0), CROP_SHARES)
     precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] = "float32"
-    seed: int = 0
+    seed: int = limited(0, at_least(0))
     out: Optional[str] = None
     sweep: Sweep = field(default_factory=Sweep)
     data: LabelledData = field(default_factory=LabelledData)
@@ -178,17 +153,12 @@ class Linear:
     distribution: Distribution = field(default_factory=Distribution)
 
     def check(self) -> None:
-        """Raises ConfigError, in one sentence, where a value is out of range."""
-        self.sweep.check()
-        self.data.check()
-        self.features.check()
-        at_least(1, "distribution.replicas", self.distribution.replicas)
-        at_least(1, "epochs", self.epochs)
-        at_least(1, "batch_size", self.batch_size)
-        at_least(0, "seed", self.seed)
-        if self.learning_rate is not None:
-            positive("learning_rate", self.learning_rate)
-        crop_shares("crop_scale", self.crop_scale)
+        """Raises ConfigError, in one sentence, where the fields do not go together."""
+        require(
+            self.sweep.learning_rates and self.sweep.weight_decays,
+            "sweep.learning_rates or sweep.weight_decays is empty; give at least one "
+            "candidate of each.",
+        )
         require(
             self.protocol != "cached" or self.learning_rate is None,
             f"learning_rate={self.learning_rate} has no effect with protocol=cached; "

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 import jsonargparse
 import yaml
 
+from moco_tf.config.limits import ConfigError, check_limits
 from moco_tf.config.recipes import advice
-from moco_tf.config.tree import ConfigError
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -86,7 +86,7 @@ class Reader(Generic[Tree]):
                 a misspelt key may have been meant for.
 
         Returns:
-            The tree, its types checked and nothing else.
+            The tree, its types and the limits of its fields checked.
 
         Raises:
             ConfigError: one sentence that says what is wrong, where, and how to mend
@@ -107,7 +107,9 @@ class Reader(Generic[Tree]):
             del namespace["config"]
             values = parser.instantiate(namespace)
         fields = dataclasses.fields(self.kind)
-        return self.kind(**{field.name: values[field.name] for field in fields})
+        tree = self.kind(**{field.name: values[field.name] for field in fields})
+        check_limits(tree)
+        return tree
 
     def print_help(
         self,
@@ -130,7 +132,17 @@ class Reader(Generic[Tree]):
         for action in parser._actions:
             if action.dest in self.sections:
                 action.help = argparse.SUPPRESS  # whole sections are refused
+            elif limit := self._limit(action.dest):
+                action.help = f"{action.help} ({limit})"
         parser.print_help()
+
+    def _limit(self, key):
+        """What a field's value must be, in words; None without a limit."""
+        section, _, name = key.rpartition(".")
+        kind = self.sections.get(section, self.kind)
+        found = [f for f in dataclasses.fields(kind) if f.name == (name or key)]
+        limit = found[0].metadata.get("limit") if found else None
+        return limit and limit.words
 
     def _refuse_null(self, namespace, path):
         # In a file, jsonargparse takes null for "not given" whatever the type.

@@ -12,10 +12,10 @@ from typing import Optional
 import yaml
 
 from moco_tf.config.checks import validate
-from moco_tf.config.limits import require
+from moco_tf.config.limits import ConfigError, require
 from moco_tf.config.load import load_config
 from moco_tf.config.recipes import advice, find
-from moco_tf.config.tree import Config, ConfigError
+from moco_tf.config.tree import Config
 
 # Keys of a `Config` that a sweep does not have.
 _OF_RECIPES = {field.name for field in dataclasses.fields(Config)} - {"name"}

@@ -7,15 +7,24 @@ from dataclasses import dataclass, field
 from typing import Literal, Optional
 
 from moco_tf.config.limits import (
+    CROP_SHARES,
+    INNER_SHARE,
+    NOT_NEGATIVE,
+    POSITIVE,
+    Limit,
     at_least,
-    crop_shares,
-    inner_share,
-    not_negative,
-    positive,
+    limited,
     require,
+    rising,
 )
 from moco_tf.config.protocols import LabelledData
 from moco_tf.config.tree import Distribution
+
+_SHARE = Limit(
+    lambda share: 0 < share <= 1,
+    "above 0, up to 1",
+    remedy="a share above 0 and up to 1, such as 0.1",
+)
 
 
 @dataclass(frozen=True)
@@ -23,10 +32,10 @@ class Finetune:
     """Train all layers on labels, all or few, beside the same net from scratch.
 
     Attributes:
-        fraction: Share of the training images to learn from, above 0 up to 1: below
-            1 a subset with equally many images of each class, drawn by seed. The
-            published 1 % and 10 % of ImageNet are sets of their own:
-            --data.source=tfds --data.name=imagenet2012_subset/1pct (or 10pct).
+        fraction: Share of the training images to learn from: below 1 a subset with
+            equally many images of each class, drawn by seed. The published 1 % and
+            10 % of ImageNet are sets of their own: --data.source=tfds
+            --data.name=imagenet2012_subset/1pct (or 10pct).
         learning_rates: Rates for a batch of 256, scaled linearly with batch_size. Of
             several the best is chosen on the held-out part of the training images;
             the published grid is [0.1,0.01,0.001].
@@ -54,43 +63,29 @@ class Finetune:
         distribution: distribution, which devices share the batch
     """
 
-    fraction: float = 1.0
-    learning_rates: tuple[float, ...] = (0.01,)
-    head_multipliers: tuple[float, ...] = (10.0,)
-    held_out: float = 0.2
-    epochs: int = 20
-    batch_size: int = 256
+    fraction: float = limited(1.0, _SHARE)
+    learning_rates: tuple[float, ...] = limited((0.01,), POSITIVE, each=True)
+    head_multipliers: tuple[float, ...] = limited((10.0,), POSITIVE, each=True)
+    held_out: float = limited(0.2, INNER_SHARE)
+    epochs: int = limited(20, at_least(1))
+    batch_size: int = limited(256, at_least(2))
     milestones: Optional[tuple[int, ...]] = None
-    decay_factor: float = 0.2
-    weight_decay: float = 5e-4
-    crop_scale: tuple[float, float] = (0.08, 1.0)
+    decay_factor: float = limited(0.2, POSITIVE)
+    weight_decay: float = limited(5e-4, NOT_NEGATIVE)
+    crop_scale: tuple[float, float] = limited((0.08, 1.0), CROP_SHARES)
     control: bool = True
     precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] = "float32"
-    seed: int = 0
+    seed: int = limited(0, at_least(0))
     out: Optional[str] = None
     save: Optional[str] = None
     data: LabelledData = field(default_factory=LabelledData)
     distribution: Distribution = field(default_factory=Distribution)
 
     def check(self) -> None:
-        """Raises ConfigError, in one sentence, where a value is out of range."""
-        self.data.check()
-        require(
-            0 < self.fraction <= 1,
-            f"fraction={self.fraction} is out of range; use a share above 0 and up to "
-            "1, such as 0.1.",
-        )
+        """Raises ConfigError, in one sentence, where the fields do not go together."""
         for key in ("learning_rates", "head_multipliers"):
-            values = getattr(self, key)
-            require(values, f"{key}=[] is empty; give at least one value.")
-            for value in values:
-                positive(key, value)
-        inner_share("held_out", self.held_out)
-        at_least(1, "epochs", self.epochs)
+            require(getattr(self, key), f"{key}=[] is empty; give at least one value.")
         _check_milestones(self.drops, "epochs", self.epochs)
-        positive("decay_factor", self.decay_factor)
-        _check_training(self)
-        crop_shares("crop_scale", self.crop_scale)
 
     @property
     def drops(self) -> tuple[int, ...]:
@@ -126,7 +121,7 @@ class BoxData:
     also_train: Optional[str] = None
 
     def check(self) -> None:
-        """Raises ConfigError, in one sentence, where a value is out of range."""
+        """Raises ConfigError, in one sentence, where the fields do not go together."""
         require(
             self.source != "tfds" or self.name,
             f"data.name={self.name} but data.source=tfds needs a set; set for instance "
@@ -172,50 +167,42 @@ class Detect:
     """
 
     image_size: int = 512
-    steps: int = 24000
-    batch_size: int = 16
-    learning_rate: float = 0.01
+    steps: int = limited(24000, at_least(1))
+    batch_size: int = limited(16, at_least(2))
+    learning_rate: float = limited(0.01, POSITIVE)
     warmup_steps: Optional[int] = None
     milestones: Optional[tuple[int, ...]] = None
-    weight_decay: float = 1e-4
-    scale_jitter: tuple[float, float] = (0.8, 1.25)
-    evaluations: int = 4
+    weight_decay: float = limited(1e-4, NOT_NEGATIVE)
+    scale_jitter: tuple[float, float] = limited(
+        (0.8, 1.25), rising("factors", "[0.8, 1.25]")
+    )
+    evaluations: int = limited(4, at_least(1))
     control: bool = True
     precision: Literal["float32", "mixed_bfloat16"] = "float32"
-    seed: int = 0
+    seed: int = limited(0, at_least(0))
     out: Optional[str] = None
     data: BoxData = field(default_factory=BoxData)
     distribution: Distribution = field(default_factory=Distribution)
 
     def check(self) -> None:
-        """Raises ConfigError, in one sentence, where a value is out of range."""
+        """Raises ConfigError, in one sentence, where the fields do not go together."""
         self.data.check()
         require(
             self.image_size >= 32 and self.image_size % 32 == 0,
             f"image_size={self.image_size} must be a multiple of 32, which the feature "
             f"pyramid halves to; use {max(32, round(self.image_size / 32) * 32)}.",
         )
-        at_least(1, "steps", self.steps)
         _check_milestones(self.drops, "steps", self.steps)
-        at_least(1, "evaluations", self.evaluations)
         require(
             self.steps % self.evaluations == 0,
             f"evaluations={self.evaluations} does not divide steps={self.steps}; use "
             "evaluations=1, or another number of steps.",
         )
-        positive("learning_rate", self.learning_rate)
         require(
             0 <= self.warmup < min((self.steps, *self.drops)),
             f"warmup_steps={self.warmup_steps} must be at least 0 and end before the "
             "rate drops and the run ends; use fewer.",
         )
-        low, high = self.scale_jitter
-        require(
-            0 < low <= high,
-            f"scale_jitter={[low, high]} must be two rising positive factors; use for "
-            "instance [0.8, 1.25].",
-        )
-        _check_training(self)
 
     @property
     def drops(self) -> tuple[int, ...]:
@@ -228,13 +215,6 @@ class Detect:
         if self.warmup_steps is None:
             return min(100, self.steps // 10)
         return self.warmup_steps
-
-
-def _check_training(settings: Finetune | Detect) -> None:
-    at_least(2, "batch_size", settings.batch_size)
-    at_least(0, "seed", settings.seed)
-    at_least(1, "distribution.replicas", settings.distribution.replicas)
-    not_negative("weight_decay", settings.weight_decay)
 
 
 def _drops(

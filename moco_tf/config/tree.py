@@ -9,11 +9,17 @@ import pathlib
 from dataclasses import dataclass, field
 from typing import Literal, Optional
 
-from moco_tf.mistakes import Mistake
-
-
-class ConfigError(Mistake):
-    """A user's mistake in the configuration, told in one sentence."""
+from moco_tf.config.limits import (
+    BELOW_ONE,
+    CROP_SHARES,
+    FACTOR,
+    NOT_NEGATIVE,
+    POSITIVE,
+    at_least,
+    between,
+    limited,
+    rising,
+)
 
 
 @dataclass(frozen=True)
@@ -29,7 +35,7 @@ class Data:
             folder of images itself for source folder.
         manual_dir: Where TFDS finds archives that you must fetch yourself (ImageNet).
         split: Split to train on, in TFDS notation such as train or train[:10%].
-        image_size: Side of the square crops in pixels, 16 to 1024.
+        image_size: Side of the square crops in pixels.
         channels: Channels per image; the colour operations of a recipe apply to 3 only.
         crop_scale: Least and greatest share of the image's area in a random crop.
         crop_ratio: Least and greatest width/height of a random crop.
@@ -37,7 +43,7 @@ class Data:
             examples for a full shuffle.
         cache: Keep the undecoded examples in memory after the first epoch.
         decode_threads: Images decoded at once (null: one for each core).
-        max_unreadable: Share of unreadable images, 0 to 1, above which a run stops.
+        max_unreadable: Share of unreadable images above which a run stops.
     """
 
     source: Literal["glyphs", "tfds", "folder", "synthetic"] = "glyphs"
@@ -45,14 +51,16 @@ class Data:
     data_dir: Optional[str] = None
     manual_dir: Optional[str] = None
     split: str = "train"
-    image_size: int = 32
-    channels: int = 3
-    crop_scale: tuple[float, float] = (0.2, 1.0)
-    crop_ratio: tuple[float, float] = (0.75, 4 / 3)
-    shuffle_buffer: int = 50000
+    image_size: int = limited(32, between(16, 1024))
+    channels: int = limited(3, at_least(1))
+    crop_scale: tuple[float, float] = limited((0.2, 1.0), CROP_SHARES)
+    crop_ratio: tuple[float, float] = limited(
+        (0.75, 4 / 3), rising("ratios", "[0.75, 1.3333]")
+    )
+    shuffle_buffer: int = limited(50000, at_least(1))
     cache: bool = False
-    decode_threads: Optional[int] = None
-    max_unreadable: float = 0.01
+    decode_threads: Optional[int] = limited(None, at_least(1))
+    max_unreadable: float = limited(0.01, between(0, 1))
 
 
 @dataclass(frozen=True)
@@ -100,10 +108,10 @@ class Encoder:
     """
 
     name: str = "resnet18"
-    width: int = 16
+    width: int = limited(16, at_least(1))
     stem: Literal["imagenet", "cifar"] = "cifar"
     zero_init_residual: bool = False
-    patch_size: int = 16
+    patch_size: int = limited(16, at_least(1))
 
 
 @dataclass(frozen=True)
@@ -123,32 +131,32 @@ class Method:
         shuffle_keys: Shuffle the keys' images over replicas and groups (ShuffleBN), so
             that a query and its key meet different batch statistics; false leaves them
             beside each other, an ablation.
-        key_momentum: Rate at which moco's key encoder keeps its weights, 0 to 1; in
-            moco_v3 it rises from this to 1.
+        key_momentum: Rate at which moco's key encoder keeps its weights; in moco_v3 it
+            rises from this to 1.
         queue_size: Keys that moco keeps as negatives; at least the global batch.
         mask_same_image: Leave moco's queue keys of the query's own image out of the
             negatives.
         symmetric: Contrast moco's views in both directions, at twice the cost.
         num_negatives: Slots that memory_bank draws for a step.
-        slot_momentum: Rate at which a slot of memory_bank keeps its embedding, 0 to 1.
+        slot_momentum: Rate at which a slot of memory_bank keeps its embedding.
         proximal: Weight of memory_bank's proximal term.
         hidden: Width inside the heads of moco_v3; 4096 in the paper.
     """
 
     name: Literal["moco", "moco_v3", "simclr", "end_to_end", "memory_bank"] = "moco"
     projection: Literal["mlp", "linear"] = "mlp"
-    dim: int = 128
-    temperature: float = 0.2
-    bn_groups: Optional[int] = None
+    dim: int = limited(128, at_least(1))
+    temperature: float = limited(0.2, POSITIVE)
+    bn_groups: Optional[int] = limited(None, at_least(1))
     shuffle_keys: bool = True
-    key_momentum: float = 0.99
+    key_momentum: float = limited(0.99, between(0, 1))
     queue_size: int = 1024
     mask_same_image: bool = False
     symmetric: bool = False
-    num_negatives: int = 4096
-    slot_momentum: float = 0.5
-    proximal: float = 0.0
-    hidden: int = 4096
+    num_negatives: int = limited(4096, at_least(1))
+    slot_momentum: float = limited(0.5, BELOW_ONE)
+    proximal: float = limited(0.0, NOT_NEGATIVE)
+    hidden: int = limited(4096, at_least(1))
 
 
 _GROUPED = ("projection", "dim", "temperature", "bn_groups", "shuffle_keys")
@@ -185,13 +193,13 @@ class Optimizer:
     """
 
     name: Literal["sgd", "lars", "adamw"] = "sgd"
-    learning_rate: float = 0.12
+    learning_rate: float = limited(0.12, POSITIVE)
     scaling: Literal["linear", "sqrt"] = "linear"
-    momentum: float = 0.9
-    weight_decay: float = 1e-4
+    momentum: float = limited(0.9, BELOW_ONE)
+    weight_decay: float = limited(1e-4, NOT_NEGATIVE)
     schedule: Literal["cosine", "step"] = "cosine"
     milestones: tuple[int, ...] = ()
-    decay_factor: float = 0.1
+    decay_factor: float = limited(0.1, FACTOR)
     per_epoch: bool = False
     warmup_epochs: int = 0
 
@@ -215,14 +223,14 @@ class Train:
             schedule and the optimiser start anew (null: random weights).
     """
 
-    epochs: int = 16
-    batch_size: int = 128
+    epochs: int = limited(16, at_least(1))
+    batch_size: int = limited(128, at_least(2))
     precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] = "float32"
     deterministic: bool = False
     jit_compile: bool = False
-    checkpoint_every: int = 1
-    keep_checkpoints: int = 2
-    steps_per_epoch: Optional[int] = None
+    checkpoint_every: int = limited(1, at_least(1))
+    keep_checkpoints: int = limited(2, at_least(1))
+    steps_per_epoch: Optional[int] = limited(None, at_least(1))
     start_from: Optional[str] = None
 
 
@@ -237,7 +245,7 @@ class Distribution:
             rehearses on the CPU of a machine with GPUs).
     """
 
-    replicas: Optional[int] = None
+    replicas: Optional[int] = limited(None, at_least(1))
     gpus: Optional[tuple[int, ...]] = None
 
 
@@ -261,19 +269,19 @@ class Monitor:
         batch_size: Images encoded at once.
     """
 
-    every: int = 2
+    every: int = limited(2, at_least(0))
     source: Optional[Literal["glyphs", "tfds", "folder", "synthetic"]] = None
     name: Optional[str] = None
     data_dir: Optional[str] = None
     manual_dir: Optional[str] = None
     train_split: str = "train"
     test_split: str = "test"
-    max_train: Optional[int] = None
-    max_test: Optional[int] = None
-    knn_k: int = 200
-    knn_temperature: float = 0.1
+    max_train: Optional[int] = limited(None, at_least(1))
+    max_test: Optional[int] = limited(None, at_least(1))
+    knn_k: int = limited(200, at_least(1))
+    knn_temperature: float = limited(0.1, POSITIVE)
     linear: bool = True
-    batch_size: int = 256
+    batch_size: int = limited(256, at_least(1))
 
 
 @dataclass(frozen=True)
@@ -308,7 +316,7 @@ class Config:
 
     name: str = "demo"
     runs_dir: str = "runs"
-    seed: int = 0
+    seed: int = limited(0, between(0, 2**32 - 1))
     data: Data = field(default_factory=Data)
     augment: Augment = field(default_factory=Augment)
     encoder: Encoder = field(default_factory=Encoder)

@@ -7,8 +7,8 @@ import importlib
 from tensorflow import keras
 
 from moco_tf.config.commands import ON_RESULTS, Evaluation
+from moco_tf.config.limits import ConfigError
 from moco_tf.config.protocols import Compare, Tables
-from moco_tf.config.tree import ConfigError
 from moco_tf.distribution import DistributionError, make_strategy
 from moco_tf.interchange import load_pretrained
 from moco_tf.log import set_up_log
