@@ -130,7 +130,7 @@ def test_python_blocks_compile():
 SCALE = {
     "train.py": (
         "--train.epochs=1", "--train.steps_per_epoch=2", "--train.batch_size=32",
-        "--encoder.width=8", "--data.image_size=32", "--method.queue_size=64",
+        "--encoder.width=8", "--data.image_size=32",
         "--monitor.every=0", "--optimizer.warmup_epochs=0",
     ),
     "knn": ("--k=[5]",),
@@ -214,8 +214,7 @@ def scaled(command):
         more = [*SCALE["train.py"]]
         if "--sweep" in words:
             more += ["--seeds=[0]", "--monitor.every=1", "--monitor.max_train=100",
-                     "--monitor.max_test=50", "--monitor.knn_k=5",
-                     "--method.num_negatives=32"]  # fmt: skip
+                     "--monitor.max_test=50", "--monitor.knn_k=5"]  # fmt: skip
         if "folder_photos" not in text and "synthetic" not in text:
             # No set is fetched here.
             keys = r"(data|monitor)\.(name|data_dir|manual_dir|split|train_split)"

@@ -5,7 +5,6 @@ That the commands below hold all of them is fast to see; running them is slow.
 
 from __future__ import annotations
 
-import dataclasses
 import pathlib
 import subprocess
 import sys
@@ -17,6 +16,7 @@ from voc_folder import make_voc
 
 from moco_tf.config import Config
 from moco_tf.config.protocols import KNN, Compare, Linear, Tables
+from moco_tf.config.reader import Reader
 from moco_tf.config.transfer import Detect, Finetune
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -51,7 +51,7 @@ COMMANDS = {
     "start_from": "train.py --name=again --method.queue_size=64 "
     "--train.start_from={folder}/runs/moco --method.projection=linear "
     "--train.deterministic=true --monitor.every=0",
-    "moco_v3": "train.py --name=v3 --encoder.name=vit_tiny --encoder.patch_size=8 "
+    "moco_v3": "train.py --name=v3 --encoder.name=vit_small --encoder.patch_size=8 "
     "--method.name=moco_v3 --method.hidden=32 --augment.recipe=moco_v3 "
     "--optimizer.name=adamw --optimizer.warmup_epochs=1 --train.jit_compile=true "
     "--train.epochs=2 --distribution.gpus=[]",
@@ -101,13 +101,8 @@ ELSEWHERE = {"detect": {"data.name", "data.manual_dir", "data.also_train",
                         "distribution.replicas"}}  # fmt: skip
 
 
-def leaves(kind, prefix=""):
-    for field in dataclasses.fields(kind):
-        made = field.default_factory
-        if dataclasses.is_dataclass(made):
-            yield from leaves(made, f"{prefix}{field.name}.")
-        else:
-            yield prefix + field.name
+def leaves(kind):
+    return set(Reader(kind).hints)
 
 
 def typed(program):
@@ -138,7 +133,7 @@ def test_commands_hold_every_field(program, kind):
         for name in leaves(KNN)
         if name.startswith(("data.", "features.", "distribution."))
     }
-    missing = set(leaves(kind)) - typed(program)
+    missing = leaves(kind) - typed(program)
     if program.endswith(("linear", "finetune")):
         missing -= shared
     if program.endswith("detect"):

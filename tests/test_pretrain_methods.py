@@ -16,8 +16,6 @@ SMALL = (
     "encoder.width=4",
     "data.image_size=16",
     "method.dim=16",
-    "method.hidden=32",
-    "method.num_negatives=64",
     "train.epochs=1",
     "train.batch_size=32",
     "train.steps_per_epoch=2",
@@ -25,10 +23,18 @@ SMALL = (
 )
 LARS = ("optimizer.name=lars",)
 SETTINGS = {
-    "moco_v3": (methods.MoCoV3, optimizers.LARS, (*LARS, "augment.recipe=moco_v3")),
+    "moco_v3": (
+        methods.MoCoV3,
+        optimizers.LARS,
+        (*LARS, "augment.recipe=moco_v3", "method.hidden=32"),
+    ),
     "simclr": (methods.SimCLR, optimizers.LARS, (*LARS, "augment.recipe=simclr")),
     "end_to_end": (methods.EndToEnd, optimizers.SGD, ()),
-    "memory_bank": (methods.MemoryBank, optimizers.SGD, ()),
+    "memory_bank": (
+        methods.MemoryBank,
+        optimizers.SGD,
+        ("method.num_negatives=64",),
+    ),
 }
 
 
@@ -55,7 +61,12 @@ def test_method_runs_from_its_configuration_to_its_end(method, tmp_path, monkeyp
 
 
 def test_vit_of_moco_v3_gets_adamw_and_loss_scaling_in_mixed_precision(policy):
-    words = ("encoder.name=vit_small", "data.image_size=32", "method.name=moco_v3")
+    words = (
+        "encoder.name=vit_small",
+        "data.image_size=32",
+        "method.name=moco_v3",
+        "method.hidden=32",
+    )
     words += ("optimizer.name=adamw", "optimizer.weight_decay=0.1")
     policy("mixed_float16")
     model = build_model(load_config(None, (*SMALL, *words)), 2, 1, 64)

@@ -1,7 +1,5 @@
 """What TensorBoard is shown: the two views of some images, and the projector's."""
 
-import dataclasses
-
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -17,7 +15,6 @@ from moco_tf import callbacks
 from moco_tf.callbacks import logs
 from moco_tf.callbacks.measures import MEASURES
 from moco_tf.config import load_config
-from moco_tf.config.tree import METHOD_FIELDS, Method
 from moco_tf.data.sources import open_source
 from moco_tf.pretrain import board, pretrain, run
 from moco_tf.report import Album
@@ -105,11 +102,6 @@ def test_hyperparameters_are_those_that_the_run_was_shaped_by(events):
     assert {"method.queue_size", "optimizer.learning_rate", "seed"} <= names
     assert not {"method.hidden", "method.proximal", "runs_dir"} & names
     assert len(names) < 35
-
-
-def test_fields_of_the_methods_are_known_and_all_belong_to_one():
-    known = {field.name for field in dataclasses.fields(Method)} - {"name"}
-    assert set().union(*METHOD_FIELDS.values()) == known
 
 
 def test_views_that_are_shown_cost_no_batch_of_training(tmp_path, monkeypatch):

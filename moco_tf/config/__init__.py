@@ -9,13 +9,13 @@ no command line with YAML.
 from moco_tf.config.checks import validate
 from moco_tf.config.limits import ConfigError
 from moco_tf.config.load import dump, load_config
+from moco_tf.config.methods import Method
 from moco_tf.config.tree import (
     Augment,
     Config,
     Data,
     Distribution,
     Encoder,
-    Method,
     Monitor,
     Optimizer,
     Train,

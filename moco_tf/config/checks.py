@@ -6,6 +6,7 @@ import difflib
 import pathlib
 
 from moco_tf.config.limits import ConfigError, check_limits, require
+from moco_tf.config.methods import MoCoSettings
 from moco_tf.config.tree import ENCODERS, Config, Data, Encoder
 from moco_tf.mistakes import require_plain
 
@@ -112,12 +113,13 @@ def _check_encoder(encoder: Encoder) -> None:
 def _check_method(config: Config) -> None:
     method, batch = config.method, config.train.batch_size
     _check_encoder(config.encoder)
-    keys = 2 * batch if method.symmetric else batch
-    require(
-        method.name != "moco" or method.queue_size >= keys,
-        f"method.queue_size={method.queue_size} cannot hold the {keys} keys of one "
-        f"global batch of train.batch_size={batch}; use {keys} or more.",
-    )
+    if isinstance(method, MoCoSettings):
+        keys = 2 * batch if method.symmetric else batch
+        require(
+            method.queue_size >= keys,
+            f"method.queue_size={method.queue_size} cannot hold the {keys} keys of one "
+            f"global batch of train.batch_size={batch}; use {keys} or more.",
+        )
     size, patch = config.data.image_size, config.encoder.patch_size
     require(
         not config.encoder.name.startswith("vit_") or size % patch == 0,

@@ -58,10 +58,11 @@ def differences(before: Config, now: Config) -> list[str]:
     Returns:
         One "key was A and is B" for each setting, in alphabetical order.
     """
+    old, new = dict(_leaves(before)), dict(_leaves(now))
     return [
-        f"{key} was {old} and is {new}"
-        for (key, old), (_, new) in zip(_leaves(before), _leaves(now))
-        if old != new and key not in _MAY_CHANGE
+        f"{key} was {old.get(key)} and is {new.get(key)}"
+        for key in sorted(old.keys() | new.keys())
+        if old.get(key) != new.get(key) and key not in _MAY_CHANGE
     ]
 
 

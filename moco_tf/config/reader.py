@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 import jsonargparse
 import yaml
 
+from moco_tf.config.choices import choose, shared_fields, with_kinds
+from moco_tf.config.hints import describe, meant
 from moco_tf.config.limits import ConfigError, check_limits
 from moco_tf.config.recipes import advice
 
@@ -48,8 +50,9 @@ _ELSEWHERE = {
 class Reader(Generic[Tree]):
     """Reads one kind of tree: plain fields, and sections of plain fields.
 
-    jsonargparse types, documents and overrides the fields; this class says what is
-    wrong in one sentence.
+    A section whose type is a union of dataclasses has the fields of the one that its
+    `name` chooses. jsonargparse types, documents and overrides the fields; this class
+    says what is wrong in one sentence.
 
     Args:
         kind: the dataclass; its default is made of defaults only.
@@ -59,17 +62,26 @@ class Reader(Generic[Tree]):
         """See the class docstring."""
         self.kind = kind
         hints = typing.get_type_hints(kind)
+        # Dataclasses of each section by their names; of most sections one, without.
         self.sections = {
-            key: hint for key, hint in hints.items() if dataclasses.is_dataclass(hint)
+            key: {getattr(one, "name", "") if union else "": one for one in kinds}
+            for key, hint in hints.items()
+            for union in [typing.get_args(hint)]
+            for kinds in [union or (hint,)]
+            if all(map(dataclasses.is_dataclass, kinds))
         }
         # Type of every settable key, by its dotted name.
         self.hints: dict[str, object] = {}
         for key, hint in hints.items():
-            inner = self.sections.get(key)
-            fields = typing.get_type_hints(inner) if inner else {}
-            self.hints.update({f"{key}.{name}": item for name, item in fields.items()})
-            if inner is None:
+            if key not in self.sections:
                 self.hints[key] = hint
+                continue
+            for inner in self.sections[key].values():
+                types = typing.get_type_hints(inner)
+                for field in dataclasses.fields(inner):
+                    self.hints[f"{key}.{field.name}"] = types[field.name]
+            if len(names := tuple(self.sections[key])) > 1:
+                self.hints[f"{key}.name"] = typing.Literal[names]
 
     def read(
         self,
@@ -95,12 +107,18 @@ class Reader(Generic[Tree]):
         for word in words:
             if word.startswith("-"):
                 self._check_key(word.partition("=")[0].lstrip("-"), word, flags)
+        tree = {} if path is None else self._check_file(path)
+        chosen = {
+            section: choose(section, kinds, words, tree.get(section, {}), path)
+            for section, kinds in self.sections.items()
+            if len(kinds) > 1
+        }
         if path is not None:
-            self._check_file(path)
-            words = [f"--config={path}", *words]
+            # Not the file itself: fields of another choice have been taken out.
+            words = [f"--config={yaml.safe_dump(tree)}", *words]
         parser = jsonargparse.ArgumentParser(exit_on_error=False, add_help=False)
         parser.add_argument("--config", action="config")
-        parser.add_class_arguments(self.kind)
+        parser.add_class_arguments(with_kinds(self.kind, chosen))
         with self._one_sentence(path, words):
             namespace = parser.parse_args(list(words))
             self._refuse_null(namespace, path)
@@ -128,32 +146,59 @@ class Reader(Generic[Tree]):
             usage=usage, description=description, add_help=False
         )
         add_flags(parser)
-        parser.add_class_arguments(self.kind)
-        for action in parser._actions:
-            if action.dest in self.sections:
-                action.help = argparse.SUPPRESS  # whole sections are refused
-            elif limit := self._limit(action.dest):
-                action.help = f"{action.help} ({limit})"
+        choices = {k: v for k, v in self.sections.items() if len(v) > 1}
+        shared = {key: shared_fields(kinds) for key, kinds in choices.items()}
+        parser.add_class_arguments(with_kinds(self.kind, shared))
+        for section, kinds in choices.items():
+            known = {field.name for field in dataclasses.fields(shared[section])}
+            (place,) = [
+                number
+                for number, group in enumerate(parser._action_groups)
+                if any(a.dest == f"{section}.name" for a in group._group_actions)
+            ]
+            for name, kind in reversed(kinds.items()):
+                more = jsonargparse.ArgumentParser(add_help=False)
+                more.add_class_arguments(kind, section)
+                group = parser.add_argument_group(
+                    f"with {section}.name={name}", kind.__doc__.splitlines()[0]
+                )
+                group._group_actions.extend(
+                    action
+                    for action in more._actions
+                    if action.dest.partition(".")[2] not in {"", *known}
+                )
+                order: list = parser._action_groups  # type: ignore[assignment]
+                order.remove(group)
+                if group._group_actions:
+                    order.insert(place + 1, group)
+        for group in parser._action_groups:
+            for action in group._group_actions:
+                if action.dest in self.sections:
+                    action.help = argparse.SUPPRESS  # whole sections are refused
+                elif limit := self._limit(action.dest):
+                    action.help = f"{action.help} ({limit})"
         parser.print_help()
 
     def _limit(self, key):
         """What a field's value must be, in words; None without a limit."""
         section, _, name = key.rpartition(".")
-        kind = self.sections.get(section, self.kind)
-        found = [f for f in dataclasses.fields(kind) if f.name == (name or key)]
-        limit = found[0].metadata.get("limit") if found else None
-        return limit and limit.words
+        kinds = self.sections.get(section, {"": self.kind}).values()
+        for field in (field for kind in kinds for field in dataclasses.fields(kind)):
+            if field.name == (name or key) and (limit := field.metadata.get("limit")):
+                return limit.words
+        return None
 
     def _refuse_null(self, namespace, path):
         # In a file, jsonargparse takes null for "not given" whatever the type.
         for key, hint in self.hints.items():
-            if namespace[key] is None and type(None) not in typing.get_args(hint):
+            is_null = key in namespace and namespace[key] is None
+            if is_null and type(None) not in typing.get_args(hint):
                 raise ConfigError(
-                    f"{key}=null in {path} is not a value; use {_describe(hint)}."
+                    f"{key}=null in {path} is not a value; use {describe(hint)}."
                 )
 
     def _check_file(self, path):
-        """Refuse what is not a YAML mapping of known keys."""
+        """The file's tree; refuses what is not a YAML mapping of known keys."""
         try:
             tree = yaml.safe_load(pathlib.Path(path).read_text(encoding="utf-8"))
         except OSError as error:
@@ -179,11 +224,13 @@ class Reader(Generic[Tree]):
             _require_mapping(value, f"section {section} in {path}", "'{key: value}'")
             for key in value:
                 self._check_key(f"{section}.{key}", f"{section}.{key} in {path}")
+        return tree
 
     def _check_key(self, key, where, flags=()):
         if "." not in key and key in self.sections:
             if where.startswith("-"):
-                field = dataclasses.fields(self.sections[key])[0].name
+                kind = next(iter(self.sections[key].values()))
+                field = dataclasses.fields(kind)[0].name
                 raise ConfigError(
                     f"{where} names a whole section; set one field of it at a time, "
                     f"such as --{key}.{field}=VALUE."
@@ -239,8 +286,8 @@ class Reader(Generic[Tree]):
             origin = "" if overridden else f" in {path}"
             raise ConfigError(
                 f"{key[1]}={found}{origin} does not fit; "
-                f"{_meant(found, self.hints[key[1]])}use "
-                f"{_describe(self.hints[key[1]])}."
+                f"{meant(found, self.hints[key[1]])}use "
+                f"{describe(self.hints[key[1]])}."
             ) from error
 
 
@@ -268,29 +315,3 @@ def _require_mapping(value, what, example):
 def _initials(name: str) -> str:
     """Such as lr for learning_rate."""
     return "".join(part[:1] for part in name.split("_"))
-
-
-def _meant(found: str, hint: object) -> str:
-    """A question after one of the choices that looks like what was found."""
-    choices = [word for word in typing.get_args(hint) if isinstance(word, str)]
-    near = difflib.get_close_matches(found.lower(), choices, n=1)
-    return f"did you mean {near[0]}? Or " if near else ""
-
-
-def _describe(hint: object) -> str:
-    """A type hint in words."""
-    arguments = typing.get_args(hint)
-    if type(None) in arguments:
-        return " or ".join([*map(_describe, arguments[:-1]), "null"])
-    if typing.get_origin(hint) is typing.Literal:
-        return "one of " + ", ".join(arguments)
-    if typing.get_origin(hint) is tuple:
-        item = {int: "whole numbers", float: "numbers"}[arguments[0]]
-        count = "a list of" if Ellipsis in arguments else "a list of two"
-        return f"{count} {item} in brackets"
-    words: dict[object, str] = {
-        int: "a whole number",
-        float: "a number",
-        bool: "true or false",
-    }
-    return words.get(hint, "text, in quotes where it looks like a number")

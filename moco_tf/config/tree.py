@@ -20,6 +20,7 @@ from moco_tf.config.limits import (
     limited,
     rising,
 )
+from moco_tf.config.methods import Grouped, Method, MoCoSettings
 
 
 @dataclass(frozen=True)
@@ -112,64 +113,6 @@ class Encoder:
     stem: Literal["imagenet", "cifar"] = "cifar"
     zero_init_residual: bool = False
     patch_size: int = limited(16, at_least(1))
-
-
-@dataclass(frozen=True)
-class Method:
-    """How views are contrasted; fields that a method lacks have no effect on it.
-
-    Attributes:
-        name: moco (v1 and v2), moco_v3, and what the papers compare with: simclr,
-            end_to_end (query and key encoder, both by gradients) and memory_bank.
-        projection: Head on the backbone: linear (v1) or mlp (v2); not for simclr and
-            moco_v3, whose heads are their own.
-        dim: Length of a projection.
-        temperature: Divides the similarities in the loss; 0.07 in v1, 0.2 in v2.
-        bn_groups: Groups within a replica that have their own batch-norm statistics
-            (null: 8 where a host has one replica, as nothing else hides the key's
-            batch there, else 1); not for simclr and moco_v3.
-        shuffle_keys: Shuffle the keys' images over replicas and groups (ShuffleBN), so
-            that a query and its key meet different batch statistics; false leaves them
-            beside each other, an ablation.
-        key_momentum: Rate at which moco's key encoder keeps its weights; in moco_v3 it
-            rises from this to 1.
-        queue_size: Keys that moco keeps as negatives; at least the global batch.
-        mask_same_image: Leave moco's queue keys of the query's own image out of the
-            negatives.
-        symmetric: Contrast moco's views in both directions, at twice the cost.
-        num_negatives: Slots that memory_bank draws for a step.
-        slot_momentum: Rate at which a slot of memory_bank keeps its embedding.
-        proximal: Weight of memory_bank's proximal term.
-        hidden: Width inside the heads of moco_v3; 4096 in the paper.
-    """
-
-    name: Literal["moco", "moco_v3", "simclr", "end_to_end", "memory_bank"] = "moco"
-    projection: Literal["mlp", "linear"] = "mlp"
-    dim: int = limited(128, at_least(1))
-    temperature: float = limited(0.2, POSITIVE)
-    bn_groups: Optional[int] = limited(None, at_least(1))
-    shuffle_keys: bool = True
-    key_momentum: float = limited(0.99, between(0, 1))
-    queue_size: int = 1024
-    mask_same_image: bool = False
-    symmetric: bool = False
-    num_negatives: int = limited(4096, at_least(1))
-    slot_momentum: float = limited(0.5, BELOW_ONE)
-    proximal: float = limited(0.0, NOT_NEGATIVE)
-    hidden: int = limited(4096, at_least(1))
-
-
-_GROUPED = ("projection", "dim", "temperature", "bn_groups", "shuffle_keys")
-# The fields that have an effect on each method.
-METHOD_FIELDS = {
-    "moco": (
-        *_GROUPED, "key_momentum", "queue_size", "mask_same_image", "symmetric",
-    ),
-    "moco_v3": ("dim", "temperature", "key_momentum", "hidden"),
-    "simclr": ("dim", "temperature"),
-    "end_to_end": _GROUPED,
-    "memory_bank": (*_GROUPED, "num_negatives", "slot_momentum", "proximal"),
-}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -320,7 +263,7 @@ class Config:
     data: Data = field(default_factory=Data)
     augment: Augment = field(default_factory=Augment)
     encoder: Encoder = field(default_factory=Encoder)
-    method: Method = field(default_factory=Method)
+    method: Method = field(default_factory=MoCoSettings)
     optimizer: Optimizer = field(default_factory=Optimizer)
     train: Train = field(default_factory=Train)
     distribution: Distribution = field(default_factory=Distribution)
@@ -361,7 +304,7 @@ class Config:
             "data": ("source", "name", "split", "image_size", "crop_scale"),
             "augment": ("recipe",),
             "encoder": ("name", "width", "stem"),
-            "method": ("name", *METHOD_FIELDS[self.method.name]),
+            "method": [field.name for field in dataclasses.fields(self.method)],
             "optimizer": (
                 "name", "learning_rate", "scaling", "momentum", "weight_decay",
                 "schedule", "warmup_epochs",
@@ -390,8 +333,8 @@ class Config:
         Args:
             local_replicas: replicas of each host.
         """
-        if self.method.name in ("simclr", "moco_v3"):
-            return 1  # their batch norm is over the global batch
+        if not isinstance(self.method, Grouped):
+            return 1  # its batch norm is over the global batch
         if self.method.bn_groups is not None:
             return self.method.bn_groups
         return 8 if local_replicas == 1 else 1

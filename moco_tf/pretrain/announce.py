@@ -8,6 +8,7 @@ import math
 import tensorflow as tf
 
 from moco_tf.config import Config
+from moco_tf.config.methods import Grouped, MemoryBankSettings, MoCoSettings
 from moco_tf.contrast import bank_bytes
 from moco_tf.data.sources import Source
 from moco_tf.distribution import describe, local_replicas
@@ -18,7 +19,7 @@ log = logging.getLogger("moco_tf")
 
 def announce_bank(config: Config, source: Source) -> None:
     """Says how much memory a memory bank takes, where the method has one."""
-    if config.method.name == "memory_bank":
+    if isinstance(config.method, MemoryBankSettings):
         size = bank_bytes(source.num_examples, config.method.dim) / 2**20
         log.info("The memory bank takes %.1f MiB on each replica.", size)
 
@@ -64,15 +65,18 @@ def announce(
         extent = f"in {groups} groups per replica" if groups > 1 else "per replica"
         if not hasattr(model, "key_encoder"):
             log.info("Batch norm %s.", extent)
-        elif method.shuffle_keys:
+        elif not isinstance(method, Grouped) or method.shuffle_keys:
             log.info("Batch norm %s; keys shuffled over these (ShuffleBN).", extent)
         else:
             log.info(
                 "Batch norm %s; keys not shuffled, as method.shuffle_keys=false asks.",
                 extent,
             )
-    is_too_long = method.name == "moco" and method.queue_size > source.num_examples
-    if is_too_long and not method.mask_same_image:
+    if (
+        isinstance(method, MoCoSettings)
+        and method.queue_size > source.num_examples
+        and not method.mask_same_image
+    ):
         log.warning(
             "The queue (method.queue_size=%d) is larger than the data set (%d images), "
             "so it holds older keys of the query's own image, false negatives; make it "
@@ -92,7 +96,7 @@ def announce_columns(config: Config, model: ContrastiveModel) -> None:
     negatives = model.negatives(config.train.batch_size)
     guess = f"ln(1+{negatives:,}) = {math.log1p(negatives):.2f}"
     lines = [f"loss         InfoNCE, nats; a blind guess costs {guess}"]
-    if config.method.name == "moco":
+    if isinstance(config.method, MoCoSettings):
         lines.append(
             "             (it may rise at first, while real keys fill the queue)"
         )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import keras_cv
@@ -11,6 +13,14 @@ from moco_tf import augment, encoders, methods, optimizers
 from moco_tf.config import Config, ConfigError
 from moco_tf.config.tree import ENCODERS
 from moco_tf.methods import ContrastiveModel
+
+_MODELS: dict[str, Callable[..., ContrastiveModel]] = {
+    "moco": methods.MoCo,
+    "moco_v3": methods.MoCoV3,
+    "simclr": methods.SimCLR,
+    "end_to_end": methods.EndToEnd,
+    "memory_bank": methods.MemoryBank,
+}
 
 
 def build_model(
@@ -27,52 +37,29 @@ def build_model(
     Raises:
         ConfigError: if the encoder's name is unknown.
     """
-    method = config.method
     recipe = getattr(augment, config.augment.recipe)(
         channels=config.data.channels,
         mean=config.augment.mean,
         std=config.augment.std,
     )
-    shared: dict[str, Any] = {
-        "encoder": build_encoder(config),
-        "dim": method.dim,
-        "temperature": method.temperature,
-        "augment": recipe if config.augment.jit_compile else recipe.uncompiled(),
+    # Fields have the names of the models' arguments.
+    arguments = {
+        field.name: getattr(config.method, field.name)
+        for field in dataclasses.fields(config.method)
+        if field.name not in ("name", "shuffle_keys")
     }
-    grouped: dict[str, Any] = {
-        "projection": method.projection,
-        "bn_groups": config.bn_groups(local_replicas),
+    if "bn_groups" in arguments:
+        arguments["bn_groups"] = config.bn_groups(local_replicas)
+    of_run: dict[str, dict[str, Any]] = {
+        "moco_v3": {"total_steps": steps * config.train.epochs},
+        "memory_bank": {"num_examples": num_examples, "seed": config.seed},
     }
-    if method.name == "moco":
-        model = methods.MoCo(
-            **shared,
-            **grouped,
-            queue_size=method.queue_size,
-            key_momentum=method.key_momentum,
-            mask_same_image=method.mask_same_image,
-            symmetric=method.symmetric,
-        )
-    elif method.name == "end_to_end":
-        model = methods.EndToEnd(**shared, **grouped)
-    elif method.name == "memory_bank":
-        model = methods.MemoryBank(
-            **shared,
-            **grouped,
-            num_examples=num_examples,
-            num_negatives=method.num_negatives,
-            slot_momentum=method.slot_momentum,
-            proximal=method.proximal,
-            seed=config.seed,
-        )
-    elif method.name == "simclr":
-        model = methods.SimCLR(**shared)
-    else:
-        model = methods.MoCoV3(
-            **shared,
-            key_momentum=method.key_momentum,
-            hidden=method.hidden,
-            total_steps=steps * config.train.epochs,
-        )
+    model = _MODELS[config.method.name](
+        build_encoder(config),
+        augment=recipe if config.augment.jit_compile else recipe.uncompiled(),
+        **arguments,
+        **of_run.get(config.method.name, {}),
+    )
     model.compile(_optimizer(config, steps), jit_compile=config.train.jit_compile)
     return model
 

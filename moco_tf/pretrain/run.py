@@ -277,7 +277,8 @@ def _two_views(config, source, **changed):
         "shuffle_buffer": data.shuffle_buffer,
         "cache": data.cache,
         "parallel_calls": data.decode_threads,
-        "shuffle_keys": config.method.shuffle_keys,
+        # Where batch norm is over the global batch their order is no matter.
+        "shuffle_keys": getattr(config.method, "shuffle_keys", True),
     }
     return two_views(source, **{**arguments, **changed})
 
