@@ -36,7 +36,7 @@ def _dataset(inputs, permutations, dtype):
     return tf.data.Dataset.from_tensor_slices(batches)
 
 
-class _StepLosses(keras.callbacks.Callback):
+class StepLosses(keras.callbacks.Callback):
     def __init__(self):
         super().__init__()
         self.losses = []
@@ -81,7 +81,7 @@ def _replay(reference, version, world, dtype, policy, steps=30):
     )
     start = starting_state(reference, version)
     moco_tf.interchange.load_torch_state_dict(model, start)
-    losses = _StepLosses()
+    losses = StepLosses()
     dataset = _dataset(inputs, trace["trace/idx_shuffle"], dtype).take(steps)
     model.fit(dataset, verbose=0, callbacks=[losses])
     return model, np.array(losses.losses), trace
