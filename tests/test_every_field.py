@@ -44,8 +44,8 @@ COMMANDS = {
     "--monitor.train_split=train --monitor.test_split=test --optimizer.name=sgd "
     "--optimizer.learning_rate=0.1 --optimizer.momentum=0.8 "
     "--optimizer.weight_decay=1e-5 --optimizer.schedule=step "
-    "--optimizer.milestones=[1] --optimizer.decay_factor=0.2 "
-    "--optimizer.per_epoch=true --optimizer.scaling=none "
+    "--optimizer.milestones=[1] --train.epochs=2 --optimizer.decay_factor=0.2 "
+    "--optimizer.per_epoch=true --optimizer.scaling=sqrt "
     "--seed=3 --train.checkpoint_every=2 --train.keep_checkpoints=1 "
     "--train.precision=mixed_bfloat16",
     "start_from": "train.py --name=again --method.queue_size=64 "
@@ -53,11 +53,11 @@ COMMANDS = {
     "--train.deterministic=true --monitor.every=0",
     "moco_v3": "train.py --name=v3 --encoder.name=vit_small --encoder.patch_size=8 "
     "--method.name=moco_v3 --method.hidden=32 --augment.recipe=moco_v3 "
-    "--optimizer.name=adamw --optimizer.warmup_epochs=1 --train.jit_compile=true "
+    "--optimizer.name=adamw --optimizer.warmup_epochs=1 "
     "--train.epochs=2 --distribution.gpus=[]",
     "memory_bank": "train.py --name=bank --method.name=memory_bank "
     "--method.num_negatives=8 --method.slot_momentum=0.4 --method.proximal=1.0 "
-    "--data.max_unreadable=0.5 --data.cache=true " + FOLDER
+    "--data.max_unreadable=0.5 --data.cache=true --train.jit_compile=true " + FOLDER
     + "--monitor.source=folder --monitor.data_dir={folder}/photos "
     "--monitor.test_split=train",
     "tfds": "train.py --name=tfds --method.name=simclr --train.batch_size=4 " + SHADES
