@@ -100,8 +100,9 @@ def test_workers_that_read_different_images_stop_before_a_step(tmp_path):
 @pytest.mark.slow
 def test_worker_does_not_wait_for_one_that_failed(tmp_path):
     write_images(tmp_path / "one", 12)
+    (tmp_path / "two").mkdir()
     own = [[f"--data.data_dir={tmp_path}/{name}"] for name in ("one", "two")]
     first, second = start(tmp_path, "--data.source=folder", own=own)
     assert first[0] == second[0] == 2
-    assert "two' is not a folder" in second[2]
+    assert "two' has no images" in second[2]
     assert "host 1 has stopped for the reason that it prints" in first[2]
