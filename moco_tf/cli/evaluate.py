@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from moco_tf import cli
 from moco_tf.config import ConfigError
 from moco_tf.config.commands import ON_RESULTS, PROTOCOLS, Evaluation
+from moco_tf.config.help import print_help
 from moco_tf.config.reader import Reader
 from moco_tf.interchange.formats import find_export
 from moco_tf.log import import_tensorflow
@@ -108,7 +109,8 @@ def _print_help(protocol):
     settings = PROTOCOLS[protocol]
     what = "RUN_DIR ..." if protocol in ON_RESULTS else "RUN_DIR_OR_SAVED_MODEL"
     text = inspect.getdoc(settings).partition("\n\nAttributes:")[0]
-    Reader(settings).print_help(
+    print_help(
+        settings,
         f"{command('evaluate', protocol)} {what} [--key=value ...]",
         " ".join(text.split()),
         _add_help_flag,

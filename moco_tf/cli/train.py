@@ -10,8 +10,9 @@ from collections.abc import Sequence
 from moco_tf import cli
 from moco_tf.config import Config, ConfigError, dump
 from moco_tf.config.checks import check_places
+from moco_tf.config.help import print_help
 from moco_tf.config.load import read_words
-from moco_tf.config.reader import FlagParser, Reader
+from moco_tf.config.reader import FlagParser
 from moco_tf.config.recipes import Recipe, find, recipes
 from moco_tf.config.sweep import Sweep, load_sweep
 from moco_tf.log import import_tensorflow
@@ -78,7 +79,8 @@ def parse_args(argv: Sequence[str]) -> Config:
     _add_flags(parser)
     options, words = parser.parse_known_args(argv)
     if options.help:
-        Reader(Config).print_help(
+        print_help(
+            Config,
             f"{command('train')} [--config RECIPE] [--section.key=value ...]",
             _DESCRIPTION,
             _add_flags,

@@ -12,6 +12,17 @@ from moco_tf.config.hints import describe, meant
 from moco_tf.config.limits import ConfigError
 
 
+def kinds(hint: object) -> dict[str, type]:
+    """Name -> dataclass of a section by its type hint; empty for a plain field.
+
+    A section that has one dataclass has it under the name "".
+    """
+    found = typing.get_args(hint) or (hint,)
+    if not all(map(dataclasses.is_dataclass, found)):
+        return {}
+    return {one.name if len(found) > 1 else "": one for one in found}
+
+
 def choose(
     section: str,
     kinds: Mapping[str, type],

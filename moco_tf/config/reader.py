@@ -10,13 +10,13 @@ import os
 import pathlib
 import re
 import typing
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 import jsonargparse
 import yaml
 
-from moco_tf.config.choices import choose, shared_fields, with_kinds
+from moco_tf.config.choices import choose, kinds, with_kinds
 from moco_tf.config.hints import describe, meant
 from moco_tf.config.limits import ConfigError, check_limits
 from moco_tf.config.recipes import advice
@@ -64,11 +64,7 @@ class Reader(Generic[Tree]):
         hints = typing.get_type_hints(kind)
         # Dataclasses of each section by their names; of most sections one, without.
         self.sections = {
-            key: {getattr(one, "name", "") if union else "": one for one in kinds}
-            for key, hint in hints.items()
-            for union in [typing.get_args(hint)]
-            for kinds in [union or (hint,)]
-            if all(map(dataclasses.is_dataclass, kinds))
+            key: made for key, hint in hints.items() if (made := kinds(hint))
         }
         # Type of every settable key, by its dotted name.
         self.hints: dict[str, object] = {}
@@ -109,9 +105,9 @@ class Reader(Generic[Tree]):
                 self._check_key(word.partition("=")[0].lstrip("-"), word, flags)
         tree = {} if path is None else self._check_file(path)
         chosen = {
-            section: choose(section, kinds, words, tree.get(section, {}), path)
-            for section, kinds in self.sections.items()
-            if len(kinds) > 1
+            section: choose(section, several, words, tree.get(section, {}), path)
+            for section, several in self.sections.items()
+            if len(several) > 1
         }
         if path is not None:
             # Not the file itself: fields of another choice have been taken out.
@@ -125,68 +121,9 @@ class Reader(Generic[Tree]):
             del namespace["config"]
             values = parser.instantiate(namespace)
         fields = dataclasses.fields(self.kind)
-        tree = self.kind(**{field.name: values[field.name] for field in fields})
-        check_limits(tree)
-        return tree
-
-    def print_help(
-        self,
-        usage: str,
-        description: str,
-        add_flags: Callable[[argparse.ArgumentParser], None],
-    ) -> None:
-        """Prints every key with its docstring, type and default.
-
-        Args:
-            usage: the command line in short.
-            description: what the command does.
-            add_flags: adds the words that are not fields.
-        """
-        parser = jsonargparse.ArgumentParser(
-            usage=usage, description=description, add_help=False
-        )
-        add_flags(parser)
-        choices = {k: v for k, v in self.sections.items() if len(v) > 1}
-        shared = {key: shared_fields(kinds) for key, kinds in choices.items()}
-        parser.add_class_arguments(with_kinds(self.kind, shared))
-        for section, kinds in choices.items():
-            known = {field.name for field in dataclasses.fields(shared[section])}
-            (place,) = [
-                number
-                for number, group in enumerate(parser._action_groups)
-                if any(a.dest == f"{section}.name" for a in group._group_actions)
-            ]
-            for name, kind in reversed(kinds.items()):
-                more = jsonargparse.ArgumentParser(add_help=False)
-                more.add_class_arguments(kind, section)
-                group = parser.add_argument_group(
-                    f"with {section}.name={name}", kind.__doc__.splitlines()[0]
-                )
-                group._group_actions.extend(
-                    action
-                    for action in more._actions
-                    if action.dest.partition(".")[2] not in {"", *known}
-                )
-                order: list = parser._action_groups  # type: ignore[assignment]
-                order.remove(group)
-                if group._group_actions:
-                    order.insert(place + 1, group)
-        for group in parser._action_groups:
-            for action in group._group_actions:
-                if action.dest in self.sections:
-                    action.help = argparse.SUPPRESS  # whole sections are refused
-                elif limit := self._limit(action.dest):
-                    action.help = f"{action.help} ({limit})"
-        parser.print_help()
-
-    def _limit(self, key):
-        """What a field's value must be, in words; None without a limit."""
-        section, _, name = key.rpartition(".")
-        kinds = self.sections.get(section, {"": self.kind}).values()
-        for field in (field for kind in kinds for field in dataclasses.fields(kind)):
-            if field.name == (name or key) and (limit := field.metadata.get("limit")):
-                return limit.words
-        return None
+        made = self.kind(**{field.name: values[field.name] for field in fields})
+        check_limits(made)
+        return made
 
     def _refuse_null(self, namespace, path):
         # In a file, jsonargparse takes null for "not given" whatever the type.
