@@ -16,7 +16,6 @@ TIERS = (
         "distribution",
         "optimizers",
         "precision",
-        "files",
         "data",
         "augment",
         "encoders",

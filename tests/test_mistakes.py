@@ -8,7 +8,7 @@ from moco_tf.callbacks import RunError
 from moco_tf.config import Config, ConfigError
 from moco_tf.data import DataError
 from moco_tf.interchange import InterchangeError
-from moco_tf.pretrain import closing
+from moco_tf.pretrain import finish
 
 
 @pytest.mark.parametrize("kind", [ConfigError, DataError, InterchangeError, RunError])
@@ -39,11 +39,11 @@ def test_speed_is_that_of_the_epochs_trained(tmp_path, rows, speed):
     for epoch, row in enumerate(rows):
         if row:
             history.add(epoch, row)
-    assert closing._cost(history)["images_per_second"] == speed
+    assert finish._cost(history)["images_per_second"] == speed
 
 
 def test_memory_is_the_most_of_all_processes_that_trained(tmp_path):
     history = callbacks.HistoryCSV(tmp_path / "history.csv")
     for epoch, peak in enumerate((300, 2000, 400), 1):
         history.add(epoch, {"images_per_second": 80, "peak_memory_mib": peak})
-    assert closing._cost(history)["peak_memory_mib"] == 2000
+    assert finish._cost(history)["peak_memory_mib"] == 2000

@@ -15,7 +15,7 @@ from moco_tf import callbacks
 from moco_tf.config import ConfigError, load_config
 from moco_tf.data import DataError
 from moco_tf.interchange import load_pretrained
-from moco_tf.pretrain import build_encoder, closing, pretrain
+from moco_tf.pretrain import build_encoder, finish, pretrain
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 SMALL = (
@@ -113,8 +113,8 @@ def test_provenance_names_the_folder_its_images_and_uncommitted_changes(
     (tmp_path / "code.py").write_text("1")
     for words in (["init", "-q"], ["add", "code.py"], ["commit", "-q", "-m", "first"]):
         subprocess.run([*git, *words], check=True)
-    monkeypatch.setattr(closing, "__file__", str(tmp_path / "code.py"))
-    commit = closing._revision()
+    monkeypatch.setattr(finish, "__file__", str(tmp_path / "code.py"))
+    commit = finish._revision()
     assert len(commit) == 40
     (tmp_path / "code.py").write_text("2")
     words = ["data.source=folder", f"data.data_dir={tmp_path}/photos"]

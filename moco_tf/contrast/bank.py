@@ -5,7 +5,7 @@ from __future__ import annotations
 import tensorflow as tf
 from tensorflow import keras
 
-from moco_tf.contrast.scatter import scatter
+from moco_tf.contrast.queue import scatter
 
 
 class SlotBank(keras.layers.Layer):

@@ -5,8 +5,6 @@ from __future__ import annotations
 import tensorflow as tf
 from tensorflow import keras
 
-from moco_tf.contrast.scatter import scatter
-
 # Ids of data sets start at 0, so rows that no image has filled yet match none.
 NO_IMAGE = -1
 
@@ -118,3 +116,16 @@ def _random_unit_rows(shape, dtype=None, **_):
 
 def _assign(variable, value):
     return variable.assign(value)
+
+
+def scatter(variable: tf.Variable, rows: tf.Tensor, values: tf.Tensor) -> tf.Variable:
+    """Writes rows in place; an update for `strategy.extended.update`, also of the bank.
+
+    It must get a replica's own copy: a mirrored variable as a whole has no scatter.
+
+    Args:
+        variable: (size, ...).
+        rows: int64 (count, 1), which ones.
+        values: (count, ...).
+    """
+    return variable.scatter_nd_update(rows, values)

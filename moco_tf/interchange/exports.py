@@ -19,13 +19,18 @@ from moco_tf.interchange.architecture import describe, rebuild
 from moco_tf.interchange.detectron2 import load_detectron2, write_detectron2
 from moco_tf.interchange.errors import InterchangeError
 from moco_tf.interchange.formats import FORMATS
-from moco_tf.interchange.onnx import onnx_features, write_onnx
 from moco_tf.interchange.pretrained import Pretrained
 from moco_tf.interchange.savedmodel import export_saved_model, preprocessing_document
 from moco_tf.interchange.staging import replacing
-from moco_tf.interchange.state_dicts import read_state_dict, write_state_dict
-from moco_tf.interchange.tflite import tflite_features, write_tflite
 from moco_tf.interchange.torch import load_torch_state_dict, to_torch_state_dict
+from moco_tf.interchange.writers import (
+    onnx_features,
+    read_state_dict,
+    tflite_features,
+    write_onnx,
+    write_state_dict,
+    write_tflite,
+)
 from moco_tf.precision import full_float32
 
 

@@ -16,7 +16,6 @@ from moco_tf.callbacks import RunError
 from moco_tf.config import Config, ConfigError, dump
 from moco_tf.config.identity import other_run
 from moco_tf.data.sources import Source
-from moco_tf.files import write_whole
 
 try:
     import fcntl
@@ -139,3 +138,10 @@ def check_data(run_dir: pathlib.Path, source: Source, steps: int, done: int) -> 
             "another --name."
         )
     write_whole(path, json.dumps(dataclasses.asdict(now), indent=2) + "\n")
+
+
+def write_whole(path: pathlib.Path, text: str) -> None:
+    """Writes a text beside its place and moves it there, replacing a former one."""
+    staging = path.with_suffix(".tmp")
+    staging.write_text(text)
+    os.replace(staging, path)

@@ -32,7 +32,7 @@ from moco_tf.pretrain.announce import announce, announce_bank, announce_columns
 from moco_tf.pretrain.board import board_pictures
 from moco_tf.pretrain.build import build_model
 from moco_tf.pretrain.claim import check_data, claimed
-from moco_tf.pretrain.closing import close
+from moco_tf.pretrain.finish import close
 from moco_tf.pretrain.monitor import Monitor, open_data, training_album
 
 log = logging.getLogger("moco_tf")

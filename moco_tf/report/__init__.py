@@ -1,6 +1,5 @@
 """What a run leaves for the eye: curves, a neighbour gallery, the closing table."""
 
-from moco_tf.report.closing import below_untrained, closing_table
 from moco_tf.report.gallery import (
     Album,
     draw_neighbours,
@@ -9,6 +8,7 @@ from moco_tf.report.gallery import (
 )
 from moco_tf.report.history import plot_history
 from moco_tf.report.maps import confusion_matrix, heat_map
+from moco_tf.report.table import below_untrained, closing_table
 
 __all__ = [
     "Album",

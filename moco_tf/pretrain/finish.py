@@ -12,9 +12,9 @@ import tensorflow as tf
 
 from moco_tf import callbacks, encoders, report
 from moco_tf.config import Config
-from moco_tf.files import write_whole
 from moco_tf.interchange.savedmodel import export_encoder
 from moco_tf.methods import ContrastiveModel
+from moco_tf.pretrain.claim import write_whole
 from moco_tf.pretrain.monitor import Monitor
 from moco_tf.shell import command, tensorboard
 
