@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from moco_tf.data import DataError, glyphs
-from moco_tf.data.glyphs import COUNTS, NAMES, draw_glyphs
+from moco_tf.data.sources.glyphs import COUNTS, NAMES, draw_glyphs
 
 
 def knn(train, train_labels, test, test_labels, k=200, temperature=0.1):

@@ -15,7 +15,7 @@ from moco_tf.cli.evaluate import parse_evaluation
 from moco_tf.config import load_config
 from moco_tf.config.protocols import LabelledData
 from moco_tf.data import DataError
-from moco_tf.data.folder import fingerprint
+from moco_tf.data.sources.folder import fingerprint
 from moco_tf.protocols import evaluate
 from moco_tf.protocols.labelled_sets import open_labelled_sets, resolve_labelled
 

@@ -5,7 +5,7 @@ import tensorflow as tf
 
 from moco_tf.config import load_config
 from moco_tf.data import labelled_batches, open_source, two_views
-from moco_tf.data.synthetic import photographs
+from moco_tf.data.sources.synthetic import photographs
 
 
 def test_photographs_are_files_of_imagenets_shape_and_size():

@@ -6,7 +6,7 @@ import tensorflow as tf
 from tensorflow import keras
 
 import moco_tf
-from moco_tf.data.glyphs import draw_glyphs
+from moco_tf.data.sources.glyphs import draw_glyphs
 
 # Eight replicas, where another method's fast test has them on the same path.
 EIGHT = pytest.param(8, marks=pytest.mark.slow)

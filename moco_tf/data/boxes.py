@@ -6,7 +6,7 @@ import tensorflow as tf
 
 from moco_tf.data.crops import decode
 from moco_tf.data.sources import DataError, Source, check_same_classes
-from moco_tf.data.voc import open_voc_folder
+from moco_tf.data.sources.voc import open_voc_folder
 
 
 def open_boxes(
@@ -47,7 +47,7 @@ def _open_tfds(name, split, data_dir, manual_dir):
     # Imported here: TensorFlow Datasets takes seconds, and not every run needs it.
     import tensorflow_datasets as tfds
 
-    from moco_tf.data.tfds import find_split, open_builder, prepare
+    from moco_tf.data.sources.tfds import find_split, open_builder, prepare
 
     builder = open_builder(name, data_dir)
     features = builder.info.features

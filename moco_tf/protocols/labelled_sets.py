@@ -16,10 +16,10 @@ from moco_tf.augment import Normalize
 from moco_tf.config import ConfigError, Data
 from moco_tf.config.protocols import KNN, Extraction, LabelledData, Linear
 from moco_tf.config.transfer import Finetune
-from moco_tf.data.folder import fingerprint
 from moco_tf.data.labelled import check_labels, evenly_spread, subset
 from moco_tf.data.pipeline import labelled_batches
 from moco_tf.data.sources import Source, check_same_classes, open_source
+from moco_tf.data.sources.folder import fingerprint
 from moco_tf.evaluation.cache import cached_features
 from moco_tf.evaluation.features import FeatureExtractor, Features
 from moco_tf.interchange import Pretrained
@@ -253,7 +253,7 @@ def _open(data, channels, most):
     facts = {"source": data.source, "split": data.split, "images": source.num_examples}
     if data.source == "tfds":
         # Imported here: TensorFlow Datasets takes seconds.
-        from moco_tf.data.tfds import copy_facts
+        from moco_tf.data.sources.tfds import copy_facts
 
         facts["name"], facts["files"] = copy_facts(data.name, data.data_dir)
     if data.source == "folder":

@@ -6,7 +6,7 @@ import functools
 
 import numpy as np
 
-from moco_tf.data.sources import DataError, Source, from_arrays
+from moco_tf.data.sources.source import DataError, Source, from_arrays
 
 NAMES = (
     "triangle", "square", "disc", "star", "cross",

@@ -13,7 +13,7 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
-from moco_tf.data.sources import DataError, Source
+from moco_tf.data.sources.source import DataError, Source
 from moco_tf.data.threads import CORES
 
 log = logging.getLogger("moco_tf")

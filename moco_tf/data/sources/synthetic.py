@@ -7,7 +7,7 @@ import functools
 import numpy as np
 import tensorflow as tf
 
-from moco_tf.data.sources import Source
+from moco_tf.data.sources.source import Source
 
 HEIGHT, WIDTH = 375, 500
 COUNTS = {"train": 4096}

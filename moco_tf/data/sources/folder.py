@@ -16,7 +16,7 @@ import tensorflow as tf
 from PIL import Image
 
 from moco_tf.data.crops import decode
-from moco_tf.data.sources import DataError, Source
+from moco_tf.data.sources.source import DataError, Source
 from moco_tf.data.threads import CORES, untuned
 from moco_tf.log import quiet_libraries, watched
 
