@@ -283,3 +283,10 @@ def found(module):
     done = subprocess.run([sys.executable, "-c", f"import {module}"],
                           capture_output=True)  # fmt: skip
     return done.returncode == 0
+
+
+def test_files_that_the_architecture_names_are_there():
+    text = (ROOT / "docs" / "architecture.md").read_text()
+    named = re.findall(r"`((?:moco_tf|tests|examples)/[\w/]+\.py)`", text)
+    assert len(named) > 25
+    assert not [name for name in named if not (ROOT / name).is_file()]
