@@ -223,7 +223,7 @@ def test_paths_and_overrides_may_come_in_any_order():
         ("knn a --k=[]", "k=[] names no number of neighbours"),
         ("knn a --k=five", "use a list of whole numbers in brackets."),
         ("knn a --temperature=[0]", "temperature=0.0 must be positive"),
-        ("knn a --temperature=[.inf]", "temperature=inf must be positive"),
+        ("knn a --temperature=[.inf]", "temperature=inf is not finite"),
         ("knn a --data.max_test=0", "data.max_test=0 is too small"),
         ("knn a --data.source=web", "use one of glyphs, tfds, folder"),
         ("knn a --data.max_unreadable=2", "use a value from 0 to 1"),

@@ -120,11 +120,13 @@ def check_limits(tree: DataclassInstance, prefix: str = "") -> None:
         if dataclasses.is_dataclass(value) and not isinstance(value, type):
             check_limits(value, f"{key}.")
             continue
-        items = value if isinstance(value, tuple) else (value,)
-        require(
-            all(math.isfinite(n) for n in items if isinstance(n, float)),
-            f"{key}={value} is not finite; use an ordinary number.",
-        )
-        if limit := field.metadata.get("limit"):
-            for one in items if field.metadata["each"] else (value,):
+        limit = field.metadata.get("limit")
+        several = isinstance(value, tuple) and field.metadata.get("each")
+        for one in value if several else (value,):
+            numbers = one if isinstance(one, tuple) else (one,)
+            require(
+                all(math.isfinite(n) for n in numbers if isinstance(n, float)),
+                f"{key}={one} is not finite; use an ordinary number.",
+            )
+            if limit:
                 limit.check(key, one)
