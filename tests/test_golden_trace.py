@@ -110,7 +110,7 @@ def test_float64_replay_equals_reference(reference, policy, version, world):
     assert len(whole) + len(digests) == {"v1": 176, "v2": 180}[version]
 
 
-@pytest.mark.parametrize("world", [1, 2])
+@pytest.mark.parametrize("world", [1, pytest.param(2, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("version", ["v1", "v2"])
 def test_float32_first_step_equals_reference(reference, policy, version, world):
     model, losses, trace = _replay(reference, version, world, "float32", policy, 1)

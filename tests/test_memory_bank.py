@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from conftest import mirrored
-from tiny import assert_trained_alike, noise_batches, small_encoder
+from tiny import EIGHT, assert_trained_alike, noise_batches, small_encoder
 
 from moco_tf.contrast import SlotBank, bank_bytes
 from moco_tf.encoders.batchnorm import encode
@@ -67,7 +67,7 @@ def test_steps_equal_a_loop_over_images(policy, proximal):
     assert met  # own slots have been drawn and left out
 
 
-@pytest.mark.parametrize("replicas", [2, 8])
+@pytest.mark.parametrize("replicas", [2, EIGHT])
 def test_replicas_match_one_replica_with_as_many_groups(policy, replicas):
     policy("float64")
     one, strategy = memory_bank(groups=replicas), mirrored(replicas)
