@@ -62,7 +62,8 @@ COMMANDS = {
     "--monitor.test_split=train",
     "tfds": "train.py --name=tfds --method.name=simclr --train.batch_size=4 " + SHADES
     + "--monitor.source=tfds --monitor.name=shades --monitor.data_dir={folder}/tfds "
-    "--monitor.manual_dir={folder}/manual --monitor.max_train=6 --monitor.knn_k=3 --monitor.linear=false",
+    "--monitor.manual_dir={folder}/manual --monitor.max_train=6 --monitor.knn_k=3 "
+    "--monitor.linear=false",
     "sweep": "train.py --sweep {folder}/sweep.yaml --method.queue_size=64",
     "knn": "evaluate.py knn {folder}/runs/moco --k=[5,10] --temperature=0.1 "
     "--precision=mixed_bfloat16 --out={folder}/out --data.max_train=60 "
