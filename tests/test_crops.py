@@ -8,10 +8,10 @@ from records import arrays
 from moco_tf.data.crops import DRAWS, centre_crop, random_boxes, resize, resized_crop
 
 
-@pytest.fixture
-def recorded(reference):
+@pytest.fixture(params=["reference", "golden"])
+def recorded(request):
     """Crops that Pillow and torchvision made."""
-    return arrays(reference / "augment_ops.npz")
+    return arrays(request.getfixturevalue(request.param) / "augment_ops.npz")
 
 
 def test_crops_agree_with_pillow(recorded):

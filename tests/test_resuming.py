@@ -47,17 +47,7 @@ def test_killed_run_resumes_bit_exactly(tmp_path, monkeypatch, bare):
     whole = small(tmp_path, *overrides, name="whole")
     pretrain(whole)
     killed = small(tmp_path, *overrides, name="killed")
-    save = callbacks.Checkpoints.on_epoch_end
-
-    def save_then_die(self, epoch, logs=None):
-        save(self, epoch, logs)
-        if epoch == 0:
-            raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(callbacks.Checkpoints, "on_epoch_end", save_then_die)
-        with pytest.raises(KeyboardInterrupt):
-            pretrain(killed)
+    stop_after(monkeypatch, killed, 1)
     pretrain(killed)
     expected, found = _weights(whole.run_dir), _weights(killed.run_dir)
     assert set(expected) == set(found) and len(expected) > 20

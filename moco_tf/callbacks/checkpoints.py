@@ -87,16 +87,15 @@ class Checkpoints(keras.callbacks.Callback):
         )
         return int(self.epoch.numpy())
 
-    def start_from(self, folder: str | os.PathLike) -> None:
+    def start_from(self, path: str) -> None:
         """Gives the model the weights of another run, the optimiser nothing.
 
         Args:
-            folder: of that run's checkpoints; the newest is read.
+            path: of a checkpoint, as `newest_checkpoint` gives it.
 
         Raises:
-            RunError: if there is none, or it is of another model or unreadable.
+            RunError: if it is of another model or unreadable.
         """
-        path = newest_checkpoint(folder)
         _restore(
             tf.train.Checkpoint(**self.model.parts()),
             path,

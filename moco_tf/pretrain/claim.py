@@ -49,7 +49,6 @@ def claimed(config: Config) -> Iterator[pathlib.Path]:
         except OSError as error:
             raise _unwritable(run_dir, error) from None
         yield run_dir
-        lock.truncate(0)
 
 
 def _take(lock, run_dir):

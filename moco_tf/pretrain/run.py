@@ -148,8 +148,8 @@ def _run(config, strategy, run_dir, guide):
     album = monitor.album if monitor else training_album(config, source, model)
     first_weights = config.train.start_from if not done else None
     if first_weights:  # before minutes are spent on baselines
-        first_weights = pathlib.Path(first_weights).expanduser() / "checkpoints"
-        callbacks.newest_checkpoint(first_weights)
+        folder = pathlib.Path(first_weights).expanduser() / "checkpoints"
+        first_weights = callbacks.newest_checkpoint(folder)
     baselines = monitor.baselines(model, run_dir, resumed=done > 0) if monitor else {}
     if baselines and not done:
         history.add(0, baselines["untrained"])
