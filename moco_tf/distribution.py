@@ -11,6 +11,7 @@ import pathlib
 from collections.abc import Iterator, Sequence
 
 import tensorflow as tf
+from tensorflow.python.data.ops import multi_device_iterator_ops
 
 from moco_tf.lanes import install
 from moco_tf.mistakes import Mistake
@@ -70,6 +71,7 @@ def make_strategy(
                 f"distribution.replicas={replicas} does not go with TF_CONFIG, whose "
                 "workers take all GPUs that they see, or their CPU once; leave it out."
             )
+        _untune_devices()
         return tf.distribute.MultiWorkerMirroredStrategy()
     count = replicas or max(1, len(present))
     if present and count > len(present):
@@ -103,8 +105,27 @@ def mirrored(
         cross_device_ops: how replicas exchange values; None leaves it to TensorFlow,
             which takes NCCL's collectives on GPUs.
     """
+    _untune_devices()
     made = None if cross_device_ops is None else cross_device_ops()
     return tf.distribute.MirroredStrategy(list(devices), cross_device_ops=made)
+
+
+@functools.cache
+def _untune_devices() -> None:
+    """Frees the iterators that strategies put on devices from TensorFlow's tuner.
+
+    Where an iterator ends, its caller may wait until the tuner has slept out, see
+    `moco_tf.data.threads`: here once for each device, at each end of an epoch or of a
+    pass of evaluation. Strategies offer no option for it.
+    """
+    make = getattr(multi_device_iterator_ops, "_create_device_dataset", None)
+    if make is None:  # another TensorFlow, which may wait
+        return
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    multi_device_iterator_ops._create_device_dataset = lambda *args: make(
+        *args
+    ).with_options(options)
 
 
 def describe(strategy: tf.distribute.Strategy) -> str:

@@ -3,12 +3,14 @@
 import json
 
 import pytest
+import tensorflow as tf
 from conftest import mirrored
 from tiny import noise_batches, small_encoder
 
 import moco_tf
 from moco_tf import distribution
 from moco_tf.config import ConfigError, load_config, validate
+from moco_tf.data.threads import untuned
 from moco_tf.methods import moco
 from moco_tf.optimizers import SGD
 
@@ -35,6 +37,21 @@ def test_workers_are_counted_from_the_chief(monkeypatch, cluster, kind, index, p
 def test_process_without_a_cluster_is_the_first_worker(monkeypatch):
     monkeypatch.delenv("TF_CONFIG", raising=False)
     assert distribution.worker_index() == 0
+
+
+@pytest.mark.parametrize("collectives", [False, True])
+def test_no_iterator_of_a_device_waits_for_a_tuner(monkeypatch, collectives):
+    iterated, start = [], tf.data.Dataset.__iter__
+
+    def spied(dataset):
+        iterated.append(dataset.options().autotune.enabled)
+        return start(dataset)
+
+    strategy = mirrored(2, collectives)
+    monkeypatch.setattr(tf.data.Dataset, "__iter__", spied)
+    batches = untuned(tf.data.Dataset.range(4).batch(2))
+    assert len(list(strategy.experimental_distribute_dataset(batches))) == 2
+    assert iterated == [False] * len(iterated) and len(iterated) >= 2
 
 
 def test_hosts_of_one_replica_each_get_split_batch_norm():

@@ -7,6 +7,7 @@ from tensorflow import keras
 
 import moco_tf
 from moco_tf.data.sources.glyphs import draw_glyphs
+from moco_tf.data.threads import untuned
 
 # Eight replicas, where another method's fast test has them on the same path.
 EIGHT = pytest.param(8, marks=pytest.mark.slow)
@@ -28,14 +29,13 @@ def noise_batches(steps=2, count=16, size=12, seed=0, shuffled=True):
     random = np.random.default_rng(seed)
     images = random.normal(size=(2, steps, count, size, size, 3)).astype(np.float32)
     order = random.permutation if shuffled else np.arange
-    return tf.data.Dataset.from_tensor_slices(
-        {
-            "query": images[0],
-            "key": images[1],
-            "position": np.stack([order(count) for _ in range(steps)]).astype(np.int32),
-            "id": np.arange(steps * count).reshape(steps, count),
-        }
-    )
+    batches = {
+        "query": images[0],
+        "key": images[1],
+        "position": np.stack([order(count) for _ in range(steps)]).astype(np.int32),
+        "id": np.arange(steps * count).reshape(steps, count),
+    }
+    return untuned(tf.data.Dataset.from_tensor_slices(batches))
 
 
 def glyph_batches(steps, count=32, seed=0):
@@ -52,14 +52,13 @@ def glyph_batches(steps, count=32, seed=0):
         return np.stack(views).reshape(steps, count, 24, 24, 3)
 
     position = np.stack([random.permutation(count) for _ in range(steps)])
-    return tf.data.Dataset.from_tensor_slices(
-        {
-            "query": crops(),
-            "key": np.stack([key[order] for key, order in zip(crops(), position)]),
-            "position": position.astype(np.int32),
-            "id": np.arange(steps * count).reshape(steps, count),
-        }
-    )
+    batches = {
+        "query": crops(),
+        "key": np.stack([key[order] for key, order in zip(crops(), position)]),
+        "position": position.astype(np.int32),
+        "id": np.arange(steps * count).reshape(steps, count),
+    }
+    return untuned(tf.data.Dataset.from_tensor_slices(batches))
 
 
 def assert_trained_alike(one, many, batches):

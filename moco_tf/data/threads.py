@@ -15,7 +15,6 @@ def untuned(dataset: tf.data.Dataset) -> tf.data.Dataset:
     TensorFlow 2.15 wakes its tuner at an iterator's end before it says that there is an
     end; the tuner may sleep on, for as long as the iterator has lived and up to a
     minute, and the caller waits. Here it has nothing to tune: `CORES` is what there is.
-    The iterators that `MirroredStrategy` puts on each device keep theirs.
 
     Args:
         dataset: any; what is made of it later on is not tuned either.
