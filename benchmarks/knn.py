@@ -62,7 +62,7 @@ def measure(options: argparse.Namespace) -> list[str]:
     from sklearn.neighbors import NearestNeighbors
 
     from moco_tf.callbacks.health import peak_memory
-    from moco_tf.evaluation.knn import knn_predict_all
+    from moco_tf.evaluation.knn.vote import knn_predict_all
 
     def vote(train, labels, test):
         if options.way == "moco_tf":

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
         methods,
         optimizers,
         pretrain,
-        protocols,
         report,
     )
     from moco_tf.methods import EndToEnd, MemoryBank, MoCo, MoCoV3, SimCLR
@@ -48,7 +47,6 @@ __all__ = [
     "methods",
     "optimizers",
     "pretrain",
-    "protocols",
     "report",
 ]
 

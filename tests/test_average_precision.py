@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from voc_folder import NAMES
 
-from moco_tf.evaluation.average_precision import Boxes, average_precision
+from moco_tf.evaluation.detection.average_precision import Boxes, average_precision
 
 
 def random_boxes(rng, count):

@@ -9,16 +9,16 @@ from tensorflow import keras
 from voc_folder import FILL
 
 import moco_tf
-from moco_tf.config.transfer import Detect
 from moco_tf.data.box_views import training_boxes, whole_images
 from moco_tf.data.boxes import open_boxes
-from moco_tf.evaluation.detection import (
+from moco_tf.evaluation.detection.detector import (
     Detector,
     build_detector,
     compile_detector,
     largest_object,
     true_boxes,
 )
+from moco_tf.evaluation.detection.settings import Detect
 
 
 def resnet(**kwargs):

@@ -15,9 +15,12 @@ from test_labelled_sets import write_tfds
 from voc_folder import make_voc
 
 from moco_tf.config import Config
-from moco_tf.config.protocols import KNN, Compare, Linear, Tables
 from moco_tf.config.reader import Reader
-from moco_tf.config.transfer import Detect, Finetune
+from moco_tf.evaluation.detection.settings import Detect
+from moco_tf.evaluation.finetune.settings import Finetune
+from moco_tf.evaluation.knn.settings import KNN
+from moco_tf.evaluation.linear.settings import Linear
+from moco_tf.evaluation.results.settings import Compare, Tables
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 SMALL = (

@@ -18,15 +18,15 @@ import evaluate
 import moco_tf
 from moco_tf.augment import Normalize
 from moco_tf.cli.evaluate import parse_evaluation
-from moco_tf.config.transfer import Finetune
-from moco_tf.evaluation.finetune import (
+from moco_tf.evaluation.finetune.command import _name
+from moco_tf.evaluation.finetune.settings import Finetune
+from moco_tf.evaluation.finetune.training import (
     HeadSGD,
     build_classifier,
     classifier_accuracy,
     fit_classifier,
 )
 from moco_tf.interchange import load_pretrained
-from moco_tf.protocols.finetune import _name
 
 RECIPE = Finetune(batch_size=8, epochs=2, milestones=())
 

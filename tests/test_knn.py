@@ -101,7 +101,7 @@ def test_knn_does_not_depend_on_the_chunk(monkeypatch):
     train, labels = clusters(200)
     test, _ = clusters(50, seed=1)
     whole = knn_predict(train, labels, test, 10)
-    monkeypatch.setattr("moco_tf.evaluation.knn._SIMILARITIES_PER_CHUNK", 200 * 7)
+    monkeypatch.setattr("moco_tf.evaluation.knn.vote._SIMILARITIES_PER_CHUNK", 200 * 7)
     np.testing.assert_array_equal(knn_predict(train, labels, test, 10), whole)
 
 

@@ -22,11 +22,10 @@ TIERS = (
     ),
     ("contrast",),
     ("interchange", "methods"),
-    ("evaluation",),
     ("report",),
+    ("evaluation",),
     ("callbacks",),
-    ("pretrain", "protocols"),
-    ("sweep",),
+    ("pretrain",),
     ("cli",),
 )
 TIER = {name: tier for tier, names in enumerate(TIERS) for name in names}

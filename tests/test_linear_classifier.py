@@ -8,7 +8,7 @@ from conftest import mirrored
 
 from moco_tf.data.labelled import even_batches
 from moco_tf.evaluation import Features
-from moco_tf.evaluation.classifier import LinearClassifier
+from moco_tf.evaluation.linear.classifier import LinearClassifier
 from moco_tf.optimizers import SGD
 
 

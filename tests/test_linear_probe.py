@@ -7,7 +7,7 @@ import pytest
 from clusters import clusters
 
 from moco_tf.evaluation import linear_accuracy
-from moco_tf.evaluation.linear import standardise
+from moco_tf.evaluation.linear.logistic import standardise
 
 
 def test_linear_probe_matches_best_scikit_learn_regression():

@@ -5,7 +5,7 @@ import pytest
 from clusters import clusters
 
 from moco_tf.evaluation import Candidate, Features, linear_sweep
-from moco_tf.evaluation.sweep import _lbfgs, _sgd
+from moco_tf.evaluation.linear.candidates import _lbfgs, _sgd
 
 
 def sweep_data():

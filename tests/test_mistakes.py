@@ -3,12 +3,12 @@
 import pytest
 
 import train
-from moco_tf import callbacks, sweep
+from moco_tf import callbacks
 from moco_tf.callbacks import RunError
 from moco_tf.config import Config, ConfigError
 from moco_tf.data import DataError
 from moco_tf.interchange import InterchangeError
-from moco_tf.pretrain import finish
+from moco_tf.pretrain import finish, sweep
 
 
 @pytest.mark.parametrize("kind", [ConfigError, DataError, InterchangeError, RunError])

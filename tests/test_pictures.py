@@ -8,17 +8,17 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import findfont
 
 from moco_tf.config.sweep import Row, Sweep
-from moco_tf.protocols.figures import (
+from moco_tf.evaluation.knn.gallery import draw_neighbours
+from moco_tf.evaluation.results.pictures import (
     Panel,
     by_number,
     by_row,
     curves,
     grouped_bars,
 )
-from moco_tf.protocols.tables import picture
+from moco_tf.evaluation.results.tables import picture
 from moco_tf.report import (
     confusion_matrix,
-    draw_neighbours,
     heat_map,
     letters,
     look,

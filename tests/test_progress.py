@@ -13,8 +13,9 @@ from tiny import noise_batches, small_encoder
 
 import moco_tf
 from moco_tf import log
-from moco_tf.callbacks import Progress, TrainingHealth, progress
+from moco_tf.callbacks import Progress, TrainingHealth
 from moco_tf.optimizers import SGD
+from moco_tf.report import progress
 
 COLUMNS = {**progress.CONTRAST, "linear": "linear", **progress.SPEED}
 

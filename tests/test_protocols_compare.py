@@ -17,11 +17,16 @@ from pretrained_runs import write_run
 
 from moco_tf.cli.evaluate import parse_evaluation
 from moco_tf.config import ConfigError, dump, load_config
-from moco_tf.config.commands import PROTOCOLS
+from moco_tf.evaluation import evaluate
+from moco_tf.evaluation.commands import PROTOCOLS
+from moco_tf.evaluation.detection import command as detect
+from moco_tf.evaluation.finetune import command as finetune
+from moco_tf.evaluation.knn import command as knn
+from moco_tf.evaluation.linear import command as linear
+from moco_tf.evaluation.results import compare as comparison
+from moco_tf.evaluation.results import tables
+from moco_tf.evaluation.results.output import text_table
 from moco_tf.interchange import InterchangeError, load_pretrained
-from moco_tf.protocols import compare as compare_protocol
-from moco_tf.protocols import detect, evaluate, finetune, knn, linear, tables
-from moco_tf.protocols.output import text_table
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 
@@ -197,7 +202,9 @@ def test_overview_names_every_protocol_without_importing_tensorflow(capsys):
         assert caught.value.code == 0
         text = capsys.readouterr().out
         assert all(f"\n  {name} " in text for name in PROTOCOLS)
-    probe = "import sys, moco_tf.config.commands; sys.exit('tensorflow' in sys.modules)"
+    probe = (
+        "import sys, moco_tf.evaluation.commands; sys.exit('tensorflow' in sys.modules)"
+    )
     assert subprocess.run([sys.executable, "-c", probe], cwd=ROOT).returncode == 0
 
 
@@ -264,7 +271,7 @@ def test_out_that_is_a_file_is_refused_before_any_work(tmp_path, monkeypatch):
     for module in (detect, finetune, knn, linear):
         name = "_open" if module is detect else "open_labelled_sets"
         monkeypatch.setattr(module, name, work)
-    monkeypatch.setattr(compare_protocol, "grouped_bars", work)
+    monkeypatch.setattr(comparison, "grouped_bars", work)
     monkeypatch.setattr(tables, "_finished", work)
     run = write_run(tmp_path)
     write_results(run, "knn", top1=0.5)

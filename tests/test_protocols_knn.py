@@ -17,9 +17,8 @@ import moco_tf
 from moco_tf.cli.evaluate import parse_evaluation
 from moco_tf.config import ConfigError
 from moco_tf.data import DataError
-from moco_tf.evaluation import FeatureExtractor
+from moco_tf.evaluation import FeatureExtractor, evaluate
 from moco_tf.interchange import export_saved_model
-from moco_tf.protocols import evaluate
 
 
 @pytest.fixture(scope="module")

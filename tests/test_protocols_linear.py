@@ -18,9 +18,9 @@ import moco_tf
 from moco_tf.cli.evaluate import parse_evaluation
 from moco_tf.config import ConfigError
 from moco_tf.data import DataError
-from moco_tf.evaluation import FeatureExtractor, Features, LinearClassifier
+from moco_tf.evaluation import FeatureExtractor, Features, LinearClassifier, evaluate
+from moco_tf.evaluation.linear import on_crops
 from moco_tf.interchange import load_pretrained
-from moco_tf.protocols import evaluate, linear_training
 
 
 def views(inputs, index, crops, dtype):
@@ -189,13 +189,13 @@ def test_official_protocol_follows_its_recipe_and_leaves_the_encoder(run, capsys
 def test_defaults_are_the_published_recipes(run):
     def recipe(*words):
         settings = parse_evaluation(["linear", "x", *words]).settings
-        made = linear_training.recipe_of(settings, load_pretrained(run).encoder)
+        made = on_crops.recipe_of(settings, load_pretrained(run).encoder)
         return made.schedule, made.epochs, made.batch_size, made.learning_rate
 
     assert recipe() == ("step", 100, 256, 30.0)
     assert recipe("--protocol=mocov3") == ("cosine", 90, 1024, 0.1)
     assert parse_evaluation(["linear", "x"]).settings.crop_scale == (0.08, 1.0)
-    schedule = linear_training.Recipe("step", 100, 512, 30.0).make_schedule(10)
+    schedule = on_crops.Recipe("step", 100, 512, 30.0).make_schedule(10)
     for epoch, rate in ((0, 60), (59, 60), (60, 6), (79, 6), (80, 0.6), (99, 0.6)):
         for step in (10 * epoch, 10 * epoch + 9):
             got = float(schedule(tf.constant(step, tf.int64)))
@@ -223,7 +223,7 @@ def test_changed_encoder_is_noticed(run, monkeypatch):
         bias = self.model.encoder.weights[-1]
         bias.assign(bias + 1)
 
-    monkeypatch.setattr(linear_training.keras.callbacks.TerminateOnNaN,
+    monkeypatch.setattr(on_crops.keras.callbacks.TerminateOnNaN,
                         "on_epoch_end", meddle, raising=False)  # fmt: skip
     with pytest.raises(RuntimeError, match="weights changed"):
         linear_of(run, "--epochs=1", "--batch_size=32")
@@ -261,11 +261,11 @@ def test_features_that_are_not_finite_are_the_encoders_fault(
 
 
 def test_accuracy_at_chance_names_a_rate_too_high_or_too_little_training():
-    recipe = linear_training.Recipe("step", 2, 256, 30.0)
-    high = linear_training.cause_of_chance(recipe, {"loss": 400.0}, 10)
+    recipe = on_crops.Recipe("step", 2, 256, 30.0)
+    high = on_crops.cause_of_chance(recipe, {"loss": 400.0}, 10)
     assert "learning_rate=30 is probably too high" in high
     assert "try --learning_rate=3," in high
-    low = linear_training.cause_of_chance(recipe, {"loss": 2.29}, 10)
+    low = on_crops.cause_of_chance(recipe, {"loss": 2.29}, 10)
     assert "too short or too slow" in low
     assert "--learning_rate=300" in low
 
@@ -273,13 +273,13 @@ def test_accuracy_at_chance_names_a_rate_too_high_or_too_little_training():
 def test_loss_worse_than_guessing_is_remarked_on_though_accuracy_beats_chance(
     run, capsys, monkeypatch
 ):
-    monkeypatch.setattr(linear_training, "explain_chance", lambda *_: None)
+    monkeypatch.setattr(on_crops, "explain_chance", lambda *_: None)
     words = ["--protocol=official", "--epochs=2", "--learning_rate=3e4"]
     results = linear_of(run, *words)
     assert "is worse than guessing (1.1)" in results["warning"]
     assert "--protocol=cached" in capsys.readouterr().out
-    recipe = linear_training.Recipe("step", 2, 256, 30.0)
-    assert linear_training.explain_loss(recipe, {"loss": 2.2}, 10) is None
+    recipe = on_crops.Recipe("step", 2, 256, 30.0)
+    assert on_crops.explain_loss(recipe, {"loss": 2.2}, 10) is None
 
 
 def test_cached_protocol_writes_its_sweep_and_its_choice(run, capsys):

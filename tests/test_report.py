@@ -7,10 +7,10 @@ import pytest
 from matplotlib.figure import Figure
 from matplotlib.image import imread
 
+from moco_tf.evaluation import neighbour_gallery
 from moco_tf.report import (
     below_untrained,
     closing_table,
-    neighbour_gallery,
     plot_history,
     view_grid,
 )

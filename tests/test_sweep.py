@@ -11,14 +11,14 @@ import sys
 
 import pytest
 
-from moco_tf import sweep as sweep_module
 from moco_tf.cli.train import parse_sweep
 from moco_tf.config import ConfigError, dump, load_config
 from moco_tf.config.identity import is_finished, other_run
-from moco_tf.config.protocols import Tables
 from moco_tf.config.sweep import dump_sweep, load_sweep
-from moco_tf.protocols import tables
-from moco_tf.sweep import run_sweep
+from moco_tf.evaluation.results import tables
+from moco_tf.evaluation.results.settings import Tables
+from moco_tf.pretrain import sweep as sweep_module
+from moco_tf.pretrain.sweep import run_sweep
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 SWEEP = """

@@ -16,8 +16,8 @@ from moco_tf.callbacks import logs
 from moco_tf.callbacks.measures import MEASURES
 from moco_tf.config import load_config
 from moco_tf.data.sources import open_source
+from moco_tf.evaluation.knn.gallery import Album
 from moco_tf.pretrain import board, pretrain, run
-from moco_tf.report import Album
 
 
 @pytest.fixture(scope="module")

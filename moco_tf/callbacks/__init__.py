@@ -5,7 +5,7 @@ from moco_tf.callbacks.divergence import FiniteLoss
 from moco_tf.callbacks.health import TrainingHealth
 from moco_tf.callbacks.logs import HistoryCSV, TensorBoard
 from moco_tf.callbacks.probes import KNN, LinearProbe
-from moco_tf.callbacks.progress import Progress
+from moco_tf.report.progress import Progress
 
 __all__ = [
     "KNN",

@@ -16,7 +16,7 @@ from tensorboard.plugins.hparams import api as hparams
 from tensorflow import keras
 
 from moco_tf.callbacks.measures import MEASURES, OTHER
-from moco_tf.report import Album
+from moco_tf.evaluation.knn.gallery import Album
 
 
 class HistoryCSV(keras.callbacks.Callback):

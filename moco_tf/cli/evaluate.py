@@ -9,9 +9,9 @@ from collections.abc import Sequence
 
 from moco_tf import cli
 from moco_tf.config import ConfigError
-from moco_tf.config.commands import ON_RESULTS, PROTOCOLS, Evaluation
 from moco_tf.config.help import print_help
 from moco_tf.config.reader import Reader
+from moco_tf.evaluation.commands import ON_RESULTS, PROTOCOLS, Evaluation
 from moco_tf.interchange.formats import find_export
 from moco_tf.log import import_tensorflow
 from moco_tf.shell import command
@@ -30,7 +30,7 @@ def main(argv: Sequence[str]) -> int:
             find_export(evaluation.paths[0])
         # TensorFlow takes seconds to import; --help and mistakes should not wait.
         import_tensorflow()
-        from moco_tf.protocols import evaluate
+        from moco_tf.evaluation.run import evaluate
 
         evaluate(evaluation)
         return 0

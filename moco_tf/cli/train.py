@@ -37,7 +37,7 @@ def main(argv: Sequence[str]) -> int:
         nonlocal asked
         flags = {word.partition("=")[0] for word in argv}
         if "--sweep" in flags and not flags & {"-h", "--help"}:
-            from moco_tf.sweep import run_sweep
+            from moco_tf.pretrain.sweep import run_sweep
 
             folder = run_sweep(parse_sweep(argv))
             tables = command("evaluate", "tables", folder)

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import argparse
 import collections
-import hashlib
-import json
 import re
-import typing
 from collections.abc import Sequence
 from pathlib import Path
 
 from moco_tf import cli
+from moco_tf.config.reader import FlagParser
 from moco_tf.interchange.errors import InterchangeError
 from moco_tf.interchange.formats import FORMATS, find_export
 from moco_tf.interchange.staging import check_replaceable
@@ -35,7 +33,6 @@ revision and preprocessing.
 
 formats, and how OUT ends:
 """
-_IMAGENET = {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
 
 
 def main(argv: Sequence[str]) -> int:
@@ -69,46 +66,21 @@ def _check_import(options: argparse.Namespace) -> None:
 
 
 def _import(options: argparse.Namespace) -> None:
-    from moco_tf.interchange.checkpoints import load_checkpoint
-    from moco_tf.interchange.pretrained import weights_digest
-    from moco_tf.interchange.savedmodel import export_saved_model
+    from moco_tf.interchange.imports import Asked, import_checkpoint
 
-    document = _sidecar(options.checkpoint)
-    heads = document.pop("encoder", {}).get("heads")
-    checkpoint = load_checkpoint(options.checkpoint, options.heads or heads)
-    encoder = checkpoint.encoder
-    noted_weights = document.pop("weights_sha256", None)
-    if noted_weights and noted_weights != weights_digest(encoder.get_weights()):
-        raise InterchangeError(
-            f"{options.checkpoint}.json beside the checkpoint describes other weights, "
-            "so the checkpoint was written over since; move that file away, and give "
-            "--mean, --std and --image_size if they are not the usual ones."
-        )
-    noted = document.pop("preprocessing", {})
-    preprocessing = _preprocessing(options, encoder, noted)
-    known = {"recipe": f"imported: {checkpoint.kind}", "epochs": checkpoint.epochs}
-    export_saved_model(
-        encoder,
-        options.out,
-        **preprocessing,
-        provenance={
-            **{key: value for key, value in known.items() if value is not None},
-            **document,
-            "checkpoint": options.checkpoint.name,
-            "checkpoint_sha256": _sha256(options.checkpoint),
-        },
-    )
+    asked = Asked(options.image_size, options.resize, options.mean, options.std)
+    made = import_checkpoint(options.checkpoint, options.out, asked, options.heads)
+    read, encoder = made.checkpoint, made.checkpoint.encoder
     size = sum(weight.shape.num_elements() for weight in encoder.weights)
-    print(f"{options.checkpoint}: {checkpoint.kind}, {encoder.name}, {size:,} weights.")
-    if checkpoint.left_out:
+    print(f"{options.checkpoint}: {read.kind}, {encoder.name}, {size:,} weights.")
+    if read.left_out:
         print(
-            f"Left out, as no part of the backbone: {len(checkpoint.left_out)} "
-            f"tensors ({', '.join(_summed_up(checkpoint.left_out))})."
+            f"Left out, as no part of the backbone: {len(read.left_out)} "
+            f"tensors ({', '.join(_summed_up(read.left_out))})."
         )
-    facts = ", ".join(f"{key} {value}" for key, value in preprocessing.items())
-    is_guess = not (options.mean or options.std or noted)
+    facts = ", ".join(f"{key} {value}" for key, value in made.preprocessing.items())
     hint = ""
-    if is_guess and checkpoint.is_timm_vit:
+    if made.is_guess and read.is_timm_vit:
         hint = " (a guess: many of timm's ViTs take --mean=.5,.5,.5 --std=.5,.5,.5)"
     print(f"Preprocessing: {facts}{hint}.")
     print(f"Wrote {options.out}.")
@@ -140,34 +112,6 @@ def _export(options: argparse.Namespace) -> None:
         print(lines)
 
 
-def _preprocessing(options, encoder, noted):
-    """What the command line says, else the file beside the checkpoint, else a guess."""
-    from moco_tf.data.crops import default_resize
-
-    small = getattr(encoder, "stem", None) == "cifar"
-    side, channels = encoder.input_shape[-2:]
-    usual = side or (32 if small else 224)
-    size = options.image_size or noted.get("centre_crop") or usual
-    resize = options.resize or noted.get("resize_shorter_side")
-    if options.image_size or not resize:
-        resize = options.resize or (size if small else default_resize(size))
-    guess = _IMAGENET if channels == 3 else {}
-    mean = options.mean or noted.get("mean") or guess.get("mean")
-    std = options.std or noted.get("std") or guess.get("std")
-    if not (mean and std):
-        raise InterchangeError(
-            f"the encoder takes {channels} channels, for which there is no usual "
-            "normalisation; give --mean and --std, one value per channel."
-        )
-    return {
-        "image_size": size,
-        "resize": resize,
-        "mean": mean,
-        "std": std,
-        "channels": channels,
-    }
-
-
 def _summed_up(names: Sequence[str]) -> list[str]:
     """Names, those of one module together."""
     modules = collections.defaultdict(list)
@@ -177,36 +121,6 @@ def _summed_up(names: Sequence[str]) -> list[str]:
         inside[0] if len(inside) == 1 else f"{len(inside)} of {module}"
         for module, inside in modules.items()
     ]
-
-
-def _sidecar(checkpoint: Path) -> dict:
-    """Provenance and preprocessing that `export` put beside a file."""
-    path = Path(f"{checkpoint}.json")
-    if not path.is_file():
-        return {}
-    try:
-        document = json.loads(path.read_text())
-        document["preprocessing"]["centre_crop"]
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise InterchangeError(
-            f"{path} is not what export writes beside a file; move it away or mend it."
-        ) from error
-    kept = ["recipe", "data", "images", "epochs", "git_revision", "encoder"]
-    kept.append("weights_sha256")
-    return {key: document[key] for key in [*kept, "preprocessing"] if key in document}
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> typing.NoReturn:
-        raise InterchangeError(f"{message}; see --help.")
 
 
 def _numbers(text: str) -> list[float]:
@@ -220,7 +134,7 @@ def _positive(text: str) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
+    parser = FlagParser(
         prog=command("export").rpartition(" ")[0],
         description="Bring encoders in from other projects, and take yours to them.",
         allow_abbrev=False,

@@ -1,24 +1,54 @@
-"""Judging a frozen encoder: cached features, kNN votes, linear classifiers."""
+"""Judging an encoder: a room for each protocol, and what they share.
+
+Names come when they are asked for: the settings are read before TensorFlow is imported.
+"""
 
 from __future__ import annotations
 
-from moco_tf.evaluation.cache import cached_features
-from moco_tf.evaluation.chance import explain_chance
-from moco_tf.evaluation.classifier import LinearClassifier
-from moco_tf.evaluation.features import (
-    FeatureExtractor,
-    Features,
-    MonitorFeatures,
-    extract_features,
-)
-from moco_tf.evaluation.knn import (
-    knn_accuracy,
-    knn_predict,
-    knn_predict_all,
-    nearest_neighbours,
-)
-from moco_tf.evaluation.linear import linear_accuracy
-from moco_tf.evaluation.sweep import Candidate, linear_sweep
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from moco_tf.evaluation.cache import cached_features
+    from moco_tf.evaluation.chance import explain_chance
+    from moco_tf.evaluation.detection.detector import build_detector
+    from moco_tf.evaluation.features import (
+        FeatureExtractor,
+        Features,
+        MonitorFeatures,
+        extract_features,
+    )
+    from moco_tf.evaluation.knn.gallery import neighbour_gallery
+    from moco_tf.evaluation.knn.vote import (
+        knn_accuracy,
+        knn_predict,
+        knn_predict_all,
+        nearest_neighbours,
+    )
+    from moco_tf.evaluation.linear.candidates import Candidate, linear_sweep
+    from moco_tf.evaluation.linear.classifier import LinearClassifier
+    from moco_tf.evaluation.linear.logistic import linear_accuracy
+    from moco_tf.evaluation.run import evaluate
+
+_HOMES = {
+    "Candidate": "linear.candidates",
+    "FeatureExtractor": "features",
+    "Features": "features",
+    "LinearClassifier": "linear.classifier",
+    "MonitorFeatures": "features",
+    "build_detector": "detection.detector",
+    "cached_features": "cache",
+    "evaluate": "run",
+    "explain_chance": "chance",
+    "extract_features": "features",
+    "knn_accuracy": "knn.vote",
+    "knn_predict": "knn.vote",
+    "knn_predict_all": "knn.vote",
+    "linear_accuracy": "linear.logistic",
+    "linear_sweep": "linear.candidates",
+    "nearest_neighbours": "knn.vote",
+    "neighbour_gallery": "knn.gallery",
+}
 
 __all__ = [
     "Candidate",
@@ -26,7 +56,9 @@ __all__ = [
     "Features",
     "LinearClassifier",
     "MonitorFeatures",
+    "build_detector",
     "cached_features",
+    "evaluate",
     "explain_chance",
     "extract_features",
     "knn_accuracy",
@@ -35,4 +67,15 @@ __all__ = [
     "linear_accuracy",
     "linear_sweep",
     "nearest_neighbours",
+    "neighbour_gallery",
 ]
+
+
+def __getattr__(name: str):
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -13,6 +13,7 @@ _HOMES = {
     "export": "exports",
     "export_encoder": "savedmodel",
     "export_saved_model": "savedmodel",
+    "import_checkpoint": "imports",
     "load_checkpoint": "checkpoints",
     "load_pretrained": "pretrained",
     "load_torch_state_dict": "torch",

@@ -1,6 +1,27 @@
-"""From a configuration to a finished run directory: the only wiring of training."""
+"""From a configuration to a finished run directory: the only wiring of training.
 
-from moco_tf.pretrain.build import build_encoder, build_model
-from moco_tf.pretrain.run import pretrain
+Names come when they are asked for: a sweep's own process does without TensorFlow.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from moco_tf.pretrain.build import build_encoder, build_model
+    from moco_tf.pretrain.run import pretrain
+
+_HOMES = {"build_encoder": "build", "build_model": "build", "pretrain": "run"}
 
 __all__ = ["build_encoder", "build_model", "pretrain"]
+
+
+def __getattr__(name: str):
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -8,9 +8,10 @@ from typing import Callable
 import numpy as np
 
 from moco_tf.config import Config
+from moco_tf.evaluation.knn.gallery import Album, draw_neighbours
 from moco_tf.methods import ContrastiveModel
 from moco_tf.pretrain.monitor import Monitor
-from moco_tf.report import Album, confusion_matrix, draw_neighbours, look, view_grid
+from moco_tf.report import confusion_matrix, look, view_grid
 
 
 def board_pictures(

@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from moco_tf import callbacks, encoders, report
 from moco_tf.config import Config
+from moco_tf.evaluation.knn.gallery import Album, neighbour_gallery
 from moco_tf.interchange.savedmodel import export_encoder
 from moco_tf.methods import ContrastiveModel
 from moco_tf.pretrain.claim import write_whole
@@ -32,7 +33,7 @@ def close(
     config: Config,
     model: ContrastiveModel,
     monitor: Monitor | None,
-    album: report.Album,
+    album: Album,
     baselines: dict,
     history: callbacks.HistoryCSV,
     num_images: int,
@@ -133,7 +134,7 @@ def _pictures(config, model, album, baselines, history):
         )
     images, labels = album.load()
     if len(images) > 1:
-        pictures["nearest neighbours"] = report.neighbour_gallery(
+        pictures["nearest neighbours"] = neighbour_gallery(
             images,
             album.features(),
             labels,

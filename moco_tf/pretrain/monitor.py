@@ -29,7 +29,7 @@ from moco_tf.evaluation import (
     knn_accuracy,
     linear_accuracy,
 )
-from moco_tf.report import Album
+from moco_tf.evaluation.knn.gallery import Album
 
 log = logging.getLogger("moco_tf")
 

@@ -13,7 +13,6 @@ import tensorflow as tf
 from tensorflow import keras
 
 from moco_tf import callbacks
-from moco_tf.callbacks.progress import CONTRAST, SPEED
 from moco_tf.config import Config, ConfigError, validate
 from moco_tf.config.identity import is_finished
 from moco_tf.data.pipeline import steps_per_epoch, two_views
@@ -34,6 +33,7 @@ from moco_tf.pretrain.build import build_model
 from moco_tf.pretrain.claim import check_data, claimed
 from moco_tf.pretrain.finish import close
 from moco_tf.pretrain.monitor import Monitor, open_data, training_album
+from moco_tf.report.progress import CONTRAST, SPEED
 
 log = logging.getLogger("moco_tf")
 

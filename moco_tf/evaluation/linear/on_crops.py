@@ -10,19 +10,19 @@ from tensorflow import keras
 
 from moco_tf import encoders
 from moco_tf.augment import Normalize
-from moco_tf.callbacks import Progress
 from moco_tf.config import ConfigError
-from moco_tf.config.protocols import Linear
 from moco_tf.data.labelled import even_batches, labelled_crops, require_labels
 from moco_tf.evaluation.chance import explain_chance
-from moco_tf.evaluation.classifier import LinearClassifier
 from moco_tf.evaluation.features import Features
+from moco_tf.evaluation.labelled_sets import LabelledSet
+from moco_tf.evaluation.linear.classifier import LinearClassifier
+from moco_tf.evaluation.linear.settings import Linear
+from moco_tf.evaluation.results.output import Outcome, percent, text_table
+from moco_tf.evaluation.results.pictures import curves
 from moco_tf.interchange import Pretrained
 from moco_tf.interchange.pretrained import weights_digest
 from moco_tf.optimizers import SGD, Schedule, make_schedule
-from moco_tf.protocols.figures import curves
-from moco_tf.protocols.labelled_sets import LabelledSet
-from moco_tf.protocols.output import Outcome, percent, text_table
+from moco_tf.report.progress import Progress
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,11 @@ import pathlib
 from dataclasses import dataclass
 from typing import Union
 
-from moco_tf.config.protocols import KNN, Compare, Linear, Tables
-from moco_tf.config.transfer import Detect, Finetune
+from moco_tf.evaluation.detection.settings import Detect
+from moco_tf.evaluation.finetune.settings import Finetune
+from moco_tf.evaluation.knn.settings import KNN
+from moco_tf.evaluation.linear.settings import Linear
+from moco_tf.evaluation.results.settings import Compare, Tables
 
 Settings = Union[KNN, Linear, Finetune, Detect, Compare, Tables]
 

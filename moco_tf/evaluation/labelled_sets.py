@@ -14,16 +14,18 @@ import tensorflow as tf
 
 from moco_tf.augment import Normalize
 from moco_tf.config import ConfigError, Data
-from moco_tf.config.protocols import KNN, Extraction, LabelledData, Linear
-from moco_tf.config.transfer import Finetune
 from moco_tf.data.labelled import check_labels, evenly_spread, subset
 from moco_tf.data.pipeline import labelled_batches
 from moco_tf.data.sources import Source, check_same_classes, open_source
 from moco_tf.data.sources.folder import fingerprint
 from moco_tf.evaluation.cache import cached_features
 from moco_tf.evaluation.features import FeatureExtractor, Features
+from moco_tf.evaluation.finetune.settings import Finetune
+from moco_tf.evaluation.knn.settings import KNN
+from moco_tf.evaluation.linear.settings import Linear
+from moco_tf.evaluation.results.output import results_folder
+from moco_tf.evaluation.settings import Extraction, LabelledData
 from moco_tf.interchange import Pretrained
-from moco_tf.protocols.output import results_folder
 
 LabelledSettings = Union[KNN, Linear, Finetune]
 

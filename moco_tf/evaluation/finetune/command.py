@@ -11,26 +11,26 @@ from concurrent.futures import ThreadPoolExecutor
 import tensorflow as tf
 
 from moco_tf.config.limits import require
-from moco_tf.config.transfer import Finetune
 from moco_tf.data.balanced import balanced_subset
 from moco_tf.data.labelled import require_labels
 from moco_tf.evaluation.chance import explain_chance
-from moco_tf.interchange import Pretrained, export_saved_model
-from moco_tf.interchange.staging import check_replaceable
-from moco_tf.protocols.figures import curves, grouped_bars
-from moco_tf.protocols.finetune_trial import Trial
-from moco_tf.protocols.labelled_sets import (
+from moco_tf.evaluation.finetune.settings import Finetune
+from moco_tf.evaluation.finetune.trial import Trial
+from moco_tf.evaluation.labelled_sets import (
     open_labelled_sets,
     place_of_results,
     resolve_labelled,
 )
-from moco_tf.protocols.output import (
+from moco_tf.evaluation.results.output import (
     Outcome,
     conclude,
     percent,
     results_folder,
     text_table,
 )
+from moco_tf.evaluation.results.pictures import curves, grouped_bars
+from moco_tf.interchange import Pretrained, export_saved_model
+from moco_tf.interchange.staging import check_replaceable
 
 log = logging.getLogger("moco_tf")
 

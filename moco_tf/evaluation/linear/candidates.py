@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from moco_tf.evaluation.features import Features, checked_labels
-from moco_tf.evaluation.linear import standardise
+from moco_tf.evaluation.linear.logistic import standardise
 from moco_tf.log import watched
 
 _MOMENTUM = 0.9

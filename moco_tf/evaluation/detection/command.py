@@ -10,16 +10,14 @@ import tensorflow as tf
 from tensorflow import keras
 
 from moco_tf.augment import Normalize
-from moco_tf.callbacks import Progress
 from moco_tf.config import ConfigError
 from moco_tf.config.limits import require
-from moco_tf.config.transfer import Detect
 from moco_tf.data.box_views import training_boxes, whole_images
 from moco_tf.data.boxes import joined, open_boxes
 from moco_tf.data.sources import DataError, check_same_classes
 from moco_tf.data.threads import CORES
-from moco_tf.evaluation.average_precision import require_pycocotools
-from moco_tf.evaluation.detection import (
+from moco_tf.evaluation.detection.average_precision import require_pycocotools
+from moco_tf.evaluation.detection.detector import (
     AveragePrecision,
     Detector,
     build_detector,
@@ -27,15 +25,17 @@ from moco_tf.evaluation.detection import (
     largest_object,
     true_boxes,
 )
-from moco_tf.interchange import Pretrained
-from moco_tf.protocols.figures import curves, grouped_bars
-from moco_tf.protocols.output import (
+from moco_tf.evaluation.detection.settings import Detect
+from moco_tf.evaluation.results.output import (
     Outcome,
     conclude,
     percent,
     results_folder,
     text_table,
 )
+from moco_tf.evaluation.results.pictures import curves, grouped_bars
+from moco_tf.interchange import Pretrained
+from moco_tf.report.progress import Progress
 
 log = logging.getLogger("moco_tf")
 

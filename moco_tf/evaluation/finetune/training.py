@@ -9,13 +9,13 @@ import tensorflow as tf
 from tensorflow import keras
 
 from moco_tf import optimizers
-from moco_tf.config.transfer import Finetune
 from moco_tf.data.labelled import labelled_crops
 from moco_tf.data.order import steps_per_epoch
 from moco_tf.data.sources import Source
 from moco_tf.encoders import BatchNormalization, clone
 from moco_tf.encoders.batchnorm import share_statistics
 from moco_tf.evaluation.features import FeatureExtractor, checked_labels
+from moco_tf.evaluation.finetune.settings import Finetune
 
 
 class HeadSGD(optimizers.SGD):

@@ -11,11 +11,11 @@ import tensorflow as tf
 from tensorflow import keras
 
 from moco_tf import optimizers
-from moco_tf.config.transfer import Detect
 from moco_tf.data.sources import Source
 from moco_tf.data.threads import untuned
 from moco_tf.encoders import BatchNormalization, clone
-from moco_tf.evaluation.average_precision import Boxes, average_precision
+from moco_tf.evaluation.detection.average_precision import Boxes, average_precision
+from moco_tf.evaluation.detection.settings import Detect
 from moco_tf.log import watched
 
 log = logging.getLogger("moco_tf")

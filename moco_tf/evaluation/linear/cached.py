@@ -6,14 +6,14 @@ from dataclasses import asdict
 
 import numpy as np
 
-from moco_tf.config.protocols import Linear
 from moco_tf.data.sources import DataError
 from moco_tf.evaluation.chance import explain_chance
 from moco_tf.evaluation.features import Features
-from moco_tf.evaluation.sweep import linear_sweep
+from moco_tf.evaluation.labelled_sets import LabelledSet, extract
+from moco_tf.evaluation.linear.candidates import linear_sweep
+from moco_tf.evaluation.linear.settings import Linear
+from moco_tf.evaluation.results.output import Outcome, percent, text_table
 from moco_tf.interchange import Pretrained
-from moco_tf.protocols.labelled_sets import LabelledSet, extract
-from moco_tf.protocols.output import Outcome, percent, text_table
 from moco_tf.report import heat_map
 
 

@@ -7,16 +7,16 @@ import math
 import numpy as np
 
 from moco_tf.config import ConfigError
-from moco_tf.config.protocols import KNN
 from moco_tf.evaluation.chance import explain_chance
-from moco_tf.evaluation.knn import knn_predict_all
-from moco_tf.interchange import Pretrained
-from moco_tf.protocols.labelled_sets import (
+from moco_tf.evaluation.knn.settings import KNN
+from moco_tf.evaluation.knn.vote import knn_predict_all
+from moco_tf.evaluation.labelled_sets import (
     extract,
     open_labelled_sets,
     place_of_results,
 )
-from moco_tf.protocols.output import Outcome, conclude, percent, text_table
+from moco_tf.evaluation.results.output import Outcome, conclude, percent, text_table
+from moco_tf.interchange import Pretrained
 from moco_tf.report import confusion_matrix
 
 

@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping
 
 from moco_tf import log
-from moco_tf.callbacks.bars import Bars
+from moco_tf.report.bars import Bars
 
 # The columns of pretraining.
 CONTRAST = {"loss": "loss", "top1": "own key"}

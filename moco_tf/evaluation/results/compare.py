@@ -10,17 +10,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from moco_tf.config import ConfigError, load_config
-from moco_tf.config.protocols import Compare
-from moco_tf.interchange.pretrained import present_digest
-from moco_tf.log import say
-from moco_tf.protocols.figures import grouped_bars
-from moco_tf.protocols.output import (
+from moco_tf.evaluation.results.output import (
     mean_and_spread,
     results_folder,
     summary,
     text_table,
     write_results,
 )
+from moco_tf.evaluation.results.pictures import grouped_bars
+from moco_tf.evaluation.results.settings import Compare
+from moco_tf.interchange.pretrained import present_digest
+from moco_tf.log import say
 from moco_tf.shell import command, tensorboard
 
 _NOT_A_SETTING = ("name", "runs_dir", "seed")

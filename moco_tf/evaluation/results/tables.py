@@ -12,17 +12,17 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from moco_tf.config import ConfigError, load_config
-from moco_tf.config.protocols import Tables
 from moco_tf.config.sweep import Row, Sweep, load_sweep
-from moco_tf.log import say
-from moco_tf.protocols.figures import Panel, by_number, by_row
-from moco_tf.protocols.output import (
+from moco_tf.evaluation.results.output import (
     mean_and_spread,
     results_folder,
     summary,
     text_table,
     write_results,
 )
+from moco_tf.evaluation.results.pictures import Panel, by_number, by_row
+from moco_tf.evaluation.results.settings import Tables
+from moco_tf.log import say
 from moco_tf.shell import command
 
 log = logging.getLogger("moco_tf")

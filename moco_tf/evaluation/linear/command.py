@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from moco_tf.config.protocols import Linear
-from moco_tf.interchange import Pretrained
-from moco_tf.protocols.labelled_sets import (
+from moco_tf.evaluation.labelled_sets import (
     extract,
     open_labelled_sets,
     place_of_results,
 )
-from moco_tf.protocols.linear_sweep import sweep
-from moco_tf.protocols.linear_training import train
-from moco_tf.protocols.output import conclude
+from moco_tf.evaluation.linear.cached import sweep
+from moco_tf.evaluation.linear.on_crops import train
+from moco_tf.evaluation.linear.settings import Linear
+from moco_tf.evaluation.results.output import conclude
+from moco_tf.interchange import Pretrained
 
 
 def run(settings: Linear, pretrained: Pretrained) -> dict:

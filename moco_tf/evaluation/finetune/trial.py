@@ -11,20 +11,20 @@ from dataclasses import dataclass
 from tensorflow import keras
 
 from moco_tf.augment import Normalize
-from moco_tf.callbacks import Progress
 from moco_tf.config import ConfigError
-from moco_tf.config.transfer import Finetune
 from moco_tf.data.balanced import held_out
 from moco_tf.data.pipeline import labelled_batches
 from moco_tf.data.sources import Source
-from moco_tf.evaluation.finetune import (
+from moco_tf.evaluation.finetune.settings import Finetune
+from moco_tf.evaluation.finetune.training import (
     build_classifier,
     classifier_accuracy,
     encoder_of,
     fit_classifier,
 )
+from moco_tf.evaluation.results.output import percent
 from moco_tf.interchange import Pretrained
-from moco_tf.protocols.output import percent
+from moco_tf.report.progress import Progress
 
 log = logging.getLogger("moco_tf")
 

@@ -1,4 +1,4 @@
-"""The commands of evaluate.py, one module each, and how one is run."""
+"""How a command of evaluate.py is run."""
 
 from __future__ import annotations
 
@@ -6,12 +6,22 @@ import importlib
 
 from tensorflow import keras
 
-from moco_tf.config.commands import ON_RESULTS, Evaluation
 from moco_tf.config.limits import ConfigError
-from moco_tf.config.protocols import Compare, Tables
 from moco_tf.distribution import DistributionError, make_strategy
+from moco_tf.evaluation.commands import ON_RESULTS, Evaluation
+from moco_tf.evaluation.results.settings import Compare, Tables
 from moco_tf.interchange import load_pretrained
 from moco_tf.log import set_up_log
+
+# Where each command is.
+COMMANDS = {
+    "knn": "knn.command",
+    "linear": "linear.command",
+    "finetune": "finetune.command",
+    "detect": "detection.command",
+    "compare": "results.compare",
+    "tables": "results.tables",
+}
 
 
 def evaluate(evaluation: Evaluation) -> dict:
@@ -30,7 +40,9 @@ def evaluate(evaluation: Evaluation) -> dict:
     """
     set_up_log()
     settings = evaluation.settings
-    protocol = importlib.import_module(f"{__name__}.{evaluation.protocol}")
+    protocol = importlib.import_module(
+        f"moco_tf.evaluation.{COMMANDS[evaluation.protocol]}"
+    )
     if evaluation.protocol in ON_RESULTS:
         return protocol.run(settings, evaluation.paths)
     assert not isinstance(settings, (Compare, Tables))  # those are ON_RESULTS

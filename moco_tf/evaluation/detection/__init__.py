@@ -1,0 +1,1 @@
+"""KerasCV's RetinaNet on the encoder, and its average precision."""

@@ -1,0 +1,1 @@
+"""All layers trained on labels, beside the same net from scratch."""

@@ -1,0 +1,1 @@
+"""What protocols write, and commands on what was written."""
