@@ -19,8 +19,8 @@ from test_pretrain import ROOT, small
 from moco_tf import callbacks, distribution
 from moco_tf.config import ConfigError, load_config
 from moco_tf.data import DataError
+from moco_tf.pretrain import images as images_module
 from moco_tf.pretrain import pretrain
-from moco_tf.pretrain import run as run_module
 from moco_tf.pretrain.claim import claimed
 
 
@@ -282,7 +282,7 @@ def test_hosts_that_read_different_data_are_refused_before_a_step(
     def two_hosts(strategy, value):
         return [value, there(value) if value == 36 else value]
 
-    monkeypatch.setattr(run_module, "of_hosts", two_hosts)
+    monkeypatch.setattr(images_module, "of_hosts", two_hosts)
     if sentence is None:
         pretrain(config)
         return

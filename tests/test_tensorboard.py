@@ -15,9 +15,8 @@ from moco_tf import callbacks
 from moco_tf.callbacks import logs
 from moco_tf.callbacks.measures import MEASURES
 from moco_tf.config import load_config
-from moco_tf.data.sources import open_source
 from moco_tf.evaluation.knn.gallery import Album
-from moco_tf.pretrain import board, pretrain, run
+from moco_tf.pretrain import images, pretrain, watch
 
 
 @pytest.fixture(scope="module")
@@ -36,13 +35,13 @@ def test_grid_has_each_query_beside_its_own_key(tmp_path, monkeypatch):
     (batch,) = noise_batches(1)
     batch["key"] = tf.gather(batch["query"], batch["position"])
     given = []
-    grid = board.view_grid
+    grid = watch.view_grid
     monkeypatch.setattr(
-        board, "view_grid", lambda *views: given.append(views) or grid(*views)
+        watch, "view_grid", lambda *views: given.append(views) or grid(*views)
     )
     model = moco_tf.MoCo(small_encoder(), dim=4, queue_size=32)
     album = Album(lambda: (), [], lambda: ())
-    pictures = board.board_pictures(
+    pictures = watch.board_pictures(
         load_config(), model, None, album, lambda epochs: batch
     )
     drawn = pictures["views/query and key"](0)
@@ -107,15 +106,15 @@ def test_hyperparameters_are_those_that_the_run_was_shaped_by(events):
 def test_views_that_are_shown_cost_no_batch_of_training(tmp_path, monkeypatch):
     config = small(tmp_path, "train.batch_size=2048", "method.queue_size=2048")
     buffers = []
-    two_views = run.two_views
+    two_views = images.two_views
     monkeypatch.setattr(
-        run,
+        images,
         "two_views",
         lambda source, **kwargs: (
             buffers.append(kwargs["shuffle_buffer"]) or two_views(source, **kwargs)
         ),
     )
-    shown = run._shown_views(config, open_source("glyphs", "train"))
+    shown = images.Images(config, tf.distribute.get_strategy()).shown()
     assert len(shown["query"]) == len(shown["key"]) == 16
     assert sorted(shown["position"].numpy()) == list(range(16))
     assert buffers == [1]
@@ -123,7 +122,7 @@ def test_views_that_are_shown_cost_no_batch_of_training(tmp_path, monkeypatch):
 
 def test_keys_stay_beside_their_queries_where_shuffling_is_off(tmp_path):
     config = small(tmp_path, "method.shuffle_keys=false")
-    batch = next(iter(run._two_views(config, open_source("glyphs", "train"))))
+    batch = next(iter(images.Images(config, tf.distribute.get_strategy()).batches(0)))
     assert batch["position"].numpy().tolist() == list(range(32))
 
 

@@ -12,11 +12,11 @@ import tensorflow as tf
 
 from moco_tf import callbacks, encoders, report
 from moco_tf.config import Config
-from moco_tf.evaluation.knn.gallery import Album, neighbour_gallery
+from moco_tf.evaluation.knn.gallery import neighbour_gallery
 from moco_tf.interchange.savedmodel import export_encoder
 from moco_tf.methods import ContrastiveModel
 from moco_tf.pretrain.claim import write_whole
-from moco_tf.pretrain.monitor import Monitor
+from moco_tf.pretrain.watch import Watch
 from moco_tf.shell import command, tensorboard
 
 _ROWS = (
@@ -32,9 +32,7 @@ _LARGE = 200_000
 def close(
     config: Config,
     model: ContrastiveModel,
-    monitor: Monitor | None,
-    album: Album,
-    baselines: dict,
+    watched: Watch,
     history: callbacks.HistoryCSV,
     num_images: int,
     guide: bool,
@@ -44,9 +42,7 @@ def close(
     Args:
         config: the run.
         model: trained.
-        monitor: None where there is no labelled set.
-        album: images for the gallery.
-        baselines: what `Monitor.baselines` gave.
+        watched: what watched it.
         history: of all epochs.
         num_images: how many it learnt from.
         guide: whether to print where things are and what to type next.
@@ -57,6 +53,7 @@ def close(
     run_dir = config.run_dir
     encoders.batchnorm.share_statistics(model)
     _export(config, model, num_images)
+    monitor, baselines = watched.monitor, watched.baselines
     figures = dict(baselines)
     if monitor is not None:
         last = (history.read() or [{}])[-1]
@@ -66,7 +63,7 @@ def close(
         }
     artefacts = {
         "encoder (SavedModel)": run_dir / "saved_model",
-        **_pictures(config, model, album, baselines, history),
+        **_pictures(config, model, watched.album, baselines, history),
         "figures per epoch": history.path,
         "TensorBoard": run_dir / "tensorboard",
     }

@@ -12,15 +12,10 @@ import numpy as np
 import tensorflow as tf
 
 from moco_tf import callbacks
-from moco_tf.config import Config, Data
+from moco_tf.config import Config
 from moco_tf.data.labelled import evenly_spread, subset
 from moco_tf.data.pipeline import labelled_batches
-from moco_tf.data.sources import (
-    DataError,
-    Source,
-    check_same_classes,
-    open_source,
-)
+from moco_tf.data.sources import DataError, Source, check_same_classes
 from moco_tf.distribution import hosts
 from moco_tf.encoders.batchnorm import share_statistics
 from moco_tf.evaluation import (
@@ -30,31 +25,12 @@ from moco_tf.evaluation import (
     linear_accuracy,
 )
 from moco_tf.evaluation.knn.gallery import Album
+from moco_tf.pretrain.images import open_data
 
 log = logging.getLogger("moco_tf")
 
 # Images that pictures and TensorBoard's projector show.
 _SHOWN = 2000
-
-
-def open_data(data: Data, config: Config, labelled: bool = False) -> Source:
-    """Opens images with the channels of the run.
-
-    Args:
-        data: which images.
-        config: the run.
-        labelled: see `open_source`.
-    """
-    return open_source(
-        data.source,
-        data.split,
-        name=data.name,
-        data_dir=data.data_dir,
-        manual_dir=data.manual_dir,
-        labelled=labelled,
-        channels=config.data.channels,
-        max_unreadable=data.max_unreadable,
-    )
 
 
 class Monitor:

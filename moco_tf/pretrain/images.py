@@ -1,0 +1,120 @@
+"""The images a run learns from: opened once, the same on all hosts, in batches."""
+
+from __future__ import annotations
+
+import hashlib
+
+import tensorflow as tf
+
+from moco_tf.config import Config, Data
+from moco_tf.data.order import steps_per_epoch
+from moco_tf.data.pipeline import two_views
+from moco_tf.data.sources import DataError, Source, open_source
+from moco_tf.distribution import hosts, of_hosts, together
+
+# Images whose two views TensorBoard shows.
+_SHOWN = 16
+
+
+def open_data(data: Data, config: Config, labelled: bool = False) -> Source:
+    """Opens images with the channels of the run.
+
+    Args:
+        data: which images.
+        config: the run.
+        labelled: see `open_source`.
+    """
+    return open_source(
+        data.source,
+        data.split,
+        name=data.name,
+        data_dir=data.data_dir,
+        manual_dir=data.manual_dir,
+        labelled=labelled,
+        channels=config.data.channels,
+        max_unreadable=data.max_unreadable,
+    )
+
+
+class Images:
+    """The training images of a run.
+
+    Args:
+        config: the run.
+        strategy: among whose replicas and hosts batches are cut.
+
+    Attributes:
+        source: the opened images.
+        steps: batches in an epoch.
+
+    Raises:
+        DataError: they cannot be had, or differ between hosts.
+    """
+
+    def __init__(self, config: Config, strategy: tf.distribute.Strategy):
+        self._config, self._strategy = config, strategy
+        with together(strategy):
+            self.source = open_data(config.data, config)
+            wanted = config.train.steps_per_epoch
+            self.steps = wanted or steps_per_epoch(self.source, config.train.batch_size)
+        _require_same_data(strategy, self.source)
+
+    def batches(
+        self, epochs: int
+    ) -> tf.data.Dataset | tf.distribute.DistributedDataset:
+        """The stream of batches after so many epochs, cut among hosts if several."""
+        start = epochs * self.steps
+        if hosts(self._strategy) == 1:
+            return self._two_views(start_step=start)
+
+        def of_host(context):
+            shards = (context.num_input_pipelines, context.input_pipeline_id)
+            batches = self._two_views(start_step=start, shards=shards)
+            share = self._config.train.batch_size // context.num_replicas_in_sync
+            return batches.rebatch(share, drop_remainder=True)
+
+        return self._strategy.distribute_datasets_from_function(of_host)
+
+    def shown(self, epochs: int = 0) -> dict[str, tf.Tensor]:
+        """A small batch of two views after so many epochs, for the eye."""
+        # Not one of training: at 4096 x 224 x 224 that and its shuffle buffer are big.
+        count = min(_SHOWN, self._config.train.batch_size)
+        few = {"batch_size": count, "shuffle_buffer": 1, "cache": False}
+        # The first of an epoch: to come to a later one, a stream reads all before it.
+        start = epochs * steps_per_epoch(self.source, count)
+        return next(iter(self._two_views(start_step=start, **few)))
+
+    def _two_views(self, **changed):
+        config, data = self._config, self._config.data
+        arguments = {
+            "batch_size": config.train.batch_size,
+            "image_size": data.image_size,
+            "channels": data.channels,
+            "crop_scale": data.crop_scale,
+            "crop_ratio": data.crop_ratio,
+            "seed": config.seed,
+            "shuffle_buffer": data.shuffle_buffer,
+            "cache": data.cache,
+            "parallel_calls": data.decode_threads,
+            # Where batch norm is over the global batch their order is no matter.
+            "shuffle_keys": getattr(config.method, "shuffle_keys", True),
+        }
+        return two_views(self.source, **{**arguments, **changed})
+
+
+def _require_same_data(strategy, source):
+    """Refuses hosts with other images than the first's: ids would mean two images."""
+    digest = int(hashlib.sha256(source.origin.encode()).hexdigest()[:7], 16)
+    counts, digests = (of_hosts(strategy, n) for n in (source.num_examples, digest))
+    others = [
+        host
+        for host, pair in enumerate(zip(counts, digests))
+        if pair != (counts[0], digests[0])
+    ]
+    if others:
+        found = f"{counts[0]} images and host {others[0]} {counts[others[0]]}"
+        same = " of other names or sizes" * (counts[0] == counts[others[0]])
+        raise DataError(
+            f"the hosts read different data: host 0 has {found}{same}; give every host "
+            "the same files."
+        )

@@ -1,0 +1,148 @@
+"""What watches a run while it trains, and what of that is shown."""
+
+from __future__ import annotations
+
+import pathlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Callable
+
+import numpy as np
+import tensorflow as tf
+from tensorflow import keras
+
+from moco_tf import callbacks
+from moco_tf.config import Config
+from moco_tf.distribution import together
+from moco_tf.evaluation.knn.gallery import Album, draw_neighbours
+from moco_tf.methods import ContrastiveModel
+from moco_tf.pretrain.images import Images
+from moco_tf.pretrain.monitor import Monitor, training_album
+from moco_tf.pretrain.past import Past
+from moco_tf.report import confusion_matrix, look, view_grid
+from moco_tf.report.progress import CONTRAST, SPEED
+
+
+@dataclass(frozen=True)
+class Watch:
+    """The watchers of a run.
+
+    Attributes:
+        monitor: None where there is no labelled set.
+        album: images for pictures.
+        baselines: what `Monitor.baselines` gave.
+        callbacks: for `fit`, in their order.
+    """
+
+    monitor: Monitor | None
+    album: Album
+    baselines: dict
+    callbacks: list[keras.callbacks.Callback]
+
+
+def watch(
+    config: Config,
+    strategy: tf.distribute.Strategy,
+    run_dir: pathlib.Path,
+    model: ContrastiveModel,
+    images: Images,
+    past: Past,
+) -> Watch:
+    """Opens the labelled sets, measures what is to be beaten, makes the callbacks.
+
+    Args:
+        config: the run.
+        strategy: whose hosts all open the labelled sets.
+        run_dir: where they write.
+        model: as restored.
+        images: what it learns from.
+        past: what lies behind.
+
+    Raises:
+        DataError: a labelled set cannot be had or does not fit.
+    """
+    with together(strategy):
+        monitor = Monitor(config, model) if config.monitor.every else None
+    album = monitor.album if monitor else training_album(config, images.source, model)
+    done = past.epochs
+    baselines = monitor.baselines(model, run_dir, resumed=done > 0) if monitor else {}
+    if baselines and not done:
+        past.history.add(0, baselines["untrained"])
+    probes = monitor.probes if monitor else []
+    measured = {probe.name: probe.title for probe in probes}
+    progress = callbacks.Progress(columns={**CONTRAST, **measured, **SPEED})
+    progress.first_epoch = done
+    watchers = [
+        callbacks.FiniteLoss(),
+        callbacks.TrainingHealth(config.train.batch_size),
+        *probes,
+        past.history,
+        callbacks.TensorBoard(
+            run_dir / "tensorboard",
+            untrained=baselines.get("untrained"),
+            pictures=board_pictures(config, model, monitor, album, images.shown),
+            every=config.monitor.every or max(1, config.train.epochs // 10),
+            histograms=config.log.histograms,
+            hyperparameters=config.hyperparameters,
+            album=album,
+        ),
+        past.checkpoints,
+        progress,
+    ]
+    return Watch(monitor, album, baselines, watchers)
+
+
+def board_pictures(
+    config: Config,
+    model: ContrastiveModel,
+    monitor: Monitor | None,
+    album: Album,
+    views_at: Callable[[int], dict],
+) -> Mapping[str, Callable[[int], np.ndarray | None]]:
+    """What `TensorBoard` draws: views, neighbours, and classes taken for each other.
+
+    Args:
+        config: the run.
+        model: whose augmentation and features are shown.
+        monitor: None where there is no labelled set.
+        album: images among which neighbours are found.
+        views_at: gives a small batch of two uint8 views after so many epochs.
+    """
+
+    def views(epochs):
+        shown = model.views(views_at(epochs))
+        order = np.argsort(shown.position.numpy())
+        return view_grid(shown.query.numpy(), shown.key.numpy()[order])
+
+    def neighbours(epochs):
+        # Without a monitor features are extracted for this picture alone.
+        if monitor is None and epochs < config.train.epochs:
+            return None
+        images, labels = album.load()
+        if len(images) < 2:
+            return None
+        return look.pixels(
+            draw_neighbours(
+                images,
+                album.features(),
+                labels,
+                album.class_names,
+                file_names=album.file_names,
+            )
+        )
+
+    pictures = {"views/query and key": views, "neighbours": neighbours}
+    if monitor is not None:
+        knn = monitor.probes[0]
+
+        def confusion(epochs):
+            if knn.confusion is None:
+                return None
+            # Classes that the few images lack have their place too.
+            missing = len(monitor.class_names) - len(knn.confusion)
+            counts = np.pad(knn.confusion, (0, max(0, missing)))
+            title = f"kNN: {100 * np.trace(counts) / max(1, counts.sum()):.1f} %"
+            return look.pixels(confusion_matrix(counts, monitor.class_names, title))
+
+        pictures["confusion"] = confusion
+    return pictures
