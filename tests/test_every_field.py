@@ -14,6 +14,8 @@ from pretrained_runs import write_images
 from test_labelled_sets import write_tfds
 from voc_folder import make_voc
 
+from moco_tf.cli.evaluate import parse_evaluation
+from moco_tf.cli.train import parse_args, parse_sweep
 from moco_tf.config import Config
 from moco_tf.config.reader import Reader
 from moco_tf.evaluation.detection.settings import Detect
@@ -68,10 +70,10 @@ COMMANDS = {
     "--monitor.manual_dir={folder}/manual --monitor.max_train=6 --monitor.knn_k=3 "
     "--monitor.linear=false",
     "sweep": "train.py --sweep {folder}/sweep.yaml --method.queue_size=64",
-    "knn": "evaluate.py knn {folder}/runs/moco --k=[5,10] --temperature=0.1 "
+    "knn": "evaluate.py knn {folder}/runs/moco --k=[5,10] --temperature=[0.1] "
     "--precision=mixed_bfloat16 --out={folder}/out --data.max_train=60 "
     "--data.max_test=30 --data.train_split=train --data.test_split=test "
-    "--data.source=glyphs --features.batch_size=32 --features.cache={folder}/cache "
+    "--data.source=glyphs --features.batch_size=32 --features.cache=false "
     "--distribution.replicas=2",
     "knn of photos": "evaluate.py knn {folder}/runs/moco --k=[5] "
     "--data.test_split=train --data.max_unreadable=0.5 --distribution.gpus=[] "
@@ -81,7 +83,7 @@ COMMANDS = {
     "--batch_size=32 --learning_rate=1 --crop_scale=[0.5,1.0] --precision=float32 "
     "--seed=4 --out={folder}/linear --data.max_train=64 --data.max_test=32",
     "linear, swept": "evaluate.py linear {folder}/runs/moco --protocol=cached "
-    "--epochs=2 --sweep.learning_rates=[0.1,1] --sweep.weight_decays=[0,1e-4] "
+    "--epochs=2 --sweep.learning_rates=[0.1,1] --sweep.weight_decays=[1e-5,1e-4] "
     "--sweep.lbfgs=false --sweep.held_out=0.3 --data.max_train=64 --data.max_test=32",
     "finetune": "evaluate.py finetune {folder}/runs/moco --fraction=0.5 "
     "--learning_rates=[0.01] --head_multipliers=[1] --held_out=0.2 --epochs=2 "
@@ -89,8 +91,8 @@ COMMANDS = {
     "--crop_scale=[0.5,1.0] --control=false --precision=float32 --seed=2 "
     "--out={folder}/finetune --save={folder}/tuned --data.max_train=96 "
     "--data.max_test=32 --distribution.replicas=2",
-    "detect": "evaluate.py detect {folder}/runs/moco --image_size=64 --steps=2 "
-    "--batch_size=4 --learning_rate=0.01 --warmup_steps=1 --milestones=[1] "
+    "detect": "evaluate.py detect {folder}/runs/moco --image_size=64 --steps=4 "
+    "--batch_size=4 --learning_rate=0.01 --warmup_steps=1 --milestones=[2] "
     "--weight_decay=1e-4 --scale_jitter=[0.8,1.0] --evaluations=1 --control=false "
     "--precision=float32 --seed=1 --out={folder}/detect --data.source=folder "
     "--data.data_dir={folder}/VOC2007 --data.train_split=train "
@@ -161,17 +163,33 @@ def folder(tmp_path_factory):
     return folder
 
 
+def words_of(name, folder):
+    program, *words = COMMANDS[name].format(folder=folder).split()
+    if program == "train.py":
+        given = {word.partition("=")[0] for word in words}
+        small = SMALL.format(folder=folder).split()
+        words += [word for word in small if word.partition("=")[0] not in given]
+    return program, words
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_command_is_read(name, folder):
+    program, words = words_of(name, folder)
+    if name == "sweep":
+        parse_sweep(words)
+    elif program == "train.py":
+        parse_args(words)
+    else:
+        parse_evaluation(words)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", COMMANDS)
 def test_command_runs_in_a_fresh_process(name, folder):
     """In the order of the list: later ones judge the runs of earlier ones."""
     if name == "detect":
         pytest.importorskip("pycocotools")
-    program, *words = COMMANDS[name].format(folder=folder).split()
-    if program == "train.py":
-        given = {word.partition("=")[0] for word in words}
-        small = SMALL.format(folder=folder).split()
-        words += [word for word in small if word.partition("=")[0] not in given]
+    program, words = words_of(name, folder)
     done = subprocess.run(
         [sys.executable, str(ROOT / program), *words], capture_output=True, text=True
     )
