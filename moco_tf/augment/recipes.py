@@ -1,14 +1,23 @@
 """Published augmentation recipes as one Keras layer each.
 
 The random resized crop, which comes first in all of them, is made on the host by the
-input pipeline. Colour operations exist for RGB only: with another number of channels
-the recipes leave them out, and log it; blur, flip and normalisation remain.
+input pipeline. A recipe is a layer from uint8 or float32 0..255 to float32; its `key`
+is the layer of key views where these are treated differently. All are made from
+
+    channels: of the images. Colour operations exist for RGB only: with another number
+        the recipes leave them out, and log it; blur, flip and normalisation remain.
+    mean: per channel, for values 0..1; None is that of the data set named (ImageNet
+        unless said), or 0.5 unless RGB.
+    std: as mean; None is 0.25 unless RGB.
+
+and raise ValueError for no channels or another number of values than channels.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from typing import Optional
 
 from moco_tf.augment.layers import (
     ColorJitter,
@@ -23,6 +32,7 @@ from moco_tf.augment.recipe import Recipe
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 CIFAR_MEAN, CIFAR_STD = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)
 
+_Values = Optional[Sequence[float]]
 _COLOR_LAYERS = (ColorJitter, RandomGrayscale, RandomSolarize)
 _logger = logging.getLogger(__name__)
 
@@ -56,20 +66,8 @@ def _recipe(
     return Recipe([*layers, Normalize(mean, std)], name=name)
 
 
-def moco_v1(
-    channels: int = 3,
-    mean: Sequence[float] | None = None,
-    std: Sequence[float] | None = None,
-) -> Recipe:
+def moco_v1(channels: int = 3, mean: _Values = None, std: _Values = None) -> Recipe:
     """MoCo v1: grayscale, jitter of everything by 0.4 always, flip, normalisation.
-
-    Args:
-        channels: of the images; other than 3, jitter and grayscale are left out.
-        mean: per channel, for values 0..1; None is ImageNet's, or 0.5 unless RGB.
-        std: per channel; None is ImageNet's, or 0.25 unless RGB.
-
-    Returns:
-        A layer from uint8 or float32 0..255 to float32.
 
     Source: He et al. 2020; the official code's default augmentation.
     """
@@ -81,20 +79,8 @@ def moco_v1(
     return _recipe("moco_v1", layers, channels, mean, std)
 
 
-def moco_v2(
-    channels: int = 3,
-    mean: Sequence[float] | None = None,
-    std: Sequence[float] | None = None,
-) -> Recipe:
+def moco_v2(channels: int = 3, mean: _Values = None, std: _Values = None) -> Recipe:
     """MoCo v2 ("aug+"): jitter of 0.8 of the images, grayscale, blur of half, flip.
-
-    Args:
-        channels: of the images; other than 3, jitter and grayscale are left out.
-        mean: per channel, for values 0..1; None is ImageNet's, or 0.5 unless RGB.
-        std: per channel; None is ImageNet's, or 0.25 unless RGB.
-
-    Returns:
-        A layer from uint8 or float32 0..255 to float32.
 
     Source: Chen et al. 2020 (MoCo v2); the official code's `--aug-plus`.
     """
@@ -107,20 +93,10 @@ def moco_v2(
     return _recipe("moco_v2", layers, channels, mean, std)
 
 
-def cifar(
-    channels: int = 3,
-    mean: Sequence[float] | None = None,
-    std: Sequence[float] | None = None,
-) -> Recipe:
+def cifar(channels: int = 3, mean: _Values = None, std: _Values = None) -> Recipe:
     """The official CIFAR-10 demo: flip, jitter of 0.8 of the images, grayscale.
 
-    Args:
-        channels: of the images; other than 3, jitter and grayscale are left out.
-        mean: per channel, for values 0..1; None is CIFAR's, or 0.5 unless RGB.
-        std: per channel; None is CIFAR's, or 0.25 unless RGB.
-
-    Returns:
-        A layer from uint8 or float32 0..255 to float32.
+    Normalised by the statistics of CIFAR-10.
 
     Source: the official CIFAR-10 demo of MoCo.
     """
@@ -132,23 +108,10 @@ def cifar(
     return _recipe("cifar", layers, channels, mean, std, (CIFAR_MEAN, CIFAR_STD))
 
 
-def moco_v3(
-    channels: int = 3,
-    mean: Sequence[float] | None = None,
-    std: Sequence[float] | None = None,
-) -> Recipe:
+def moco_v3(channels: int = 3, mean: _Values = None, std: _Values = None) -> Recipe:
     """MoCo v3: as v2 with a weaker jitter, and the two views treated differently.
 
     Query views are all blurred; of key views a tenth is blurred and a fifth solarised.
-
-    Args:
-        channels: of the images; other than 3, jitter, grayscale and solarisation are
-            left out.
-        mean: per channel, for values 0..1; None is ImageNet's, or 0.5 unless RGB.
-        std: per channel; None is ImageNet's, or 0.25 unless RGB.
-
-    Returns:
-        A layer from uint8 or float32 0..255 to float32, whose `key` is for key views.
 
     Source: Chen et al. 2021 (arXiv 2104.02057), section 4 and its code; Grill et al.
     2020 (BYOL, arXiv 2006.07733).
@@ -175,24 +138,12 @@ def moco_v3(
     return Recipe(query.layers, key=key, name="moco_v3")
 
 
-def simclr(
-    channels: int = 3,
-    mean: Sequence[float] | None = None,
-    std: Sequence[float] | None = None,
-) -> Recipe:
+def simclr(channels: int = 3, mean: _Values = None, std: _Values = None) -> Recipe:
     """SimCLR on ImageNet: flip, strong jitter of 0.8 of the images, grayscale, blur.
 
     The original crops bicubically (here bilinearly), has a kernel of a tenth of the
     image's side for the blur (here as long as sigma asks) and does not normalise;
     effects not measured.
-
-    Args:
-        channels: of the images; other than 3, jitter and grayscale are left out.
-        mean: per channel, for values 0..1; None is ImageNet's, or 0.5 unless RGB.
-        std: per channel; None is ImageNet's, or 0.25 unless RGB.
-
-    Returns:
-        A layer from uint8 or float32 0..255 to float32.
 
     Source: Chen et al. 2020 (SimCLR, arXiv 2002.05709), appendix A.
     """

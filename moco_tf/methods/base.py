@@ -273,14 +273,13 @@ class ContrastiveModel(keras.Model):
         self.optimizer.apply_gradients(zip(gradients, variables))
 
     def get_config(self) -> dict:
-        """Returns the constructor's arguments."""
-        serialize = keras.saving.serialize_keras_object
-        return {
-            "encoder": serialize(self.encoder),
-            "temperature": self.temperature,
-            "augment": None if self.augment is None else serialize(self.augment),
-            "name": self.name,
-        }
+        """Returns the constructor's arguments, which are attributes of their names."""
+        _self, *names = inspect.signature(type(self).__init__).parameters
+        config = {name: getattr(self, name) for name in names}
+        for name in ("encoder", "augment"):
+            if config[name] is not None:
+                config[name] = keras.saving.serialize_keras_object(config[name])
+        return config
 
     @classmethod
     def from_config(cls, config: dict) -> ContrastiveModel:

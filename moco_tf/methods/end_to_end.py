@@ -105,12 +105,3 @@ class EndToEnd(ContrastiveModel):
         query = encode(self.query_encoder, views.query, self.bn_groups, training)
         key = encode(self.key_encoder, views.key, self.bn_groups, training)
         return unit_rows(query), in_order(unit_rows(key), views.position)
-
-    def get_config(self) -> dict:
-        """Returns the constructor's arguments."""
-        return {
-            **super().get_config(),
-            "projection": self.projection,
-            "dim": self.dim,
-            "bn_groups": self.bn_groups,
-        }

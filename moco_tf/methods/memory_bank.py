@@ -152,17 +152,3 @@ class MemoryBank(ContrastiveModel):
         drawn = self.bank.draw(self.num_negatives, self.optimizer.iterations)
         negatives, is_own = self.bank.read(drawn), views.id[:, None] == drawn[None, :]
         return contrast(query, own, negatives, self.temperature, masked=is_own)
-
-    def get_config(self) -> dict:
-        """Returns the constructor's arguments."""
-        return {
-            **super().get_config(),
-            "num_examples": self.num_examples,
-            "projection": self.projection,
-            "dim": self.dim,
-            "num_negatives": self.num_negatives,
-            "slot_momentum": self.slot_momentum,
-            "proximal": self.proximal,
-            "bn_groups": self.bn_groups,
-            "seed": self.seed,
-        }

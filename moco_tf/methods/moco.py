@@ -197,16 +197,3 @@ class MoCo(ContrastiveModel):
         ids = gather(views.id)
         # The first view gives the keys of the last direction, as in the demo.
         self.queue.enqueue(tf.concat(keys[::-1], 0), tf.concat([ids] * len(keys), 0))
-
-    def get_config(self) -> dict:
-        """Returns the constructor's arguments."""
-        return {
-            **super().get_config(),
-            "projection": self.projection,
-            "dim": self.dim,
-            "queue_size": self.queue_size,
-            "key_momentum": self.key_momentum,
-            "bn_groups": self.bn_groups,
-            "mask_same_image": self.mask_same_image,
-            "symmetric": self.symmetric,
-        }

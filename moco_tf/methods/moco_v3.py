@@ -162,16 +162,6 @@ class MoCoV3(ContrastiveModel):
         query = encode(self.predictor, query, training=training, sync=True)
         return in_batch(unit_rows(query), keys, views.order, self.temperature)
 
-    def get_config(self) -> dict:
-        """Returns the constructor's arguments."""
-        return {
-            **super().get_config(),
-            "total_steps": self.total_steps,
-            "dim": self.dim,
-            "hidden": self.hidden,
-            "key_momentum": self.key_momentum,
-        }
-
 
 def rising_momentum(start: float, step: tf.Tensor, total_steps: int) -> tf.Tensor:
     """The key encoder's momentum, which rises to 1 by half a cosine.

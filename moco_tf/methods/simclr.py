@@ -89,7 +89,3 @@ class SimCLR(ContrastiveModel):
             other=tf.concat([count + views.order, views.position], axis=0),
             temperature=self.temperature,
         )
-
-    def get_config(self) -> dict:
-        """Returns the constructor's arguments."""
-        return {**super().get_config(), "dim": self.dim}
