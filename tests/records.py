@@ -18,6 +18,24 @@ def starting_state(folder, version):
     return state | {f"encoder_k.{k[len(own) :]}": state[k] for k in queries}
 
 
+def views(inputs, index, crops, dtype):
+    """Normalised crops of recorded images: of one batch, (N, size, size, 3).
+
+    Args:
+        inputs: the arrays of `inputs_train.npz`.
+        index: (N,), which images.
+        crops: (N, 3), top, left and whether it is flipped.
+        dtype: of the views.
+    """
+    size = int(inputs["crop_size"])
+    mean, std = inputs["mean"].astype(dtype), inputs["std"].astype(dtype)
+    images = []
+    for image, (top, left, flip) in zip(inputs["base_images"][index], crops):
+        view = image[top : top + size, left : left + size]
+        images.append(view[:, ::-1] if flip else view)
+    return (np.stack(images).astype(dtype) / 255 - mean) / std
+
+
 def digest(array):
     """What the recorded digests of weights are: the norm, and a product with a wave."""
     flat = np.asarray(array, np.float64).ravel()

@@ -4,28 +4,17 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from conftest import mirrored
-from records import arrays, digest, starting_state
+from records import arrays, digest, starting_state, views
 from tensorflow import keras
 
 import moco_tf
 
 
-def _views(inputs, crops, dtype):
-    size = int(inputs["crop_size"])
-    mean, std = inputs["mean"].astype(dtype), inputs["std"].astype(dtype)
-    steps = []
-    for index, crop in zip(inputs["index"], inputs[crops]):
-        images = []
-        for image, (top, left, flip) in zip(inputs["base_images"][index], crop):
-            view = image[top : top + size, left : left + size]
-            images.append(view[:, ::-1] if flip else view)
-        steps.append((np.stack(images).astype(dtype) / 255 - mean) / std)
-    return np.stack(steps)
-
-
 def _dataset(inputs, permutations, dtype):
-    query = _views(inputs, "crop_q", dtype)
-    key = _views(inputs, "crop_k", dtype)
+    query, key = (
+        np.stack([views(inputs, *step, dtype) for step in zip(inputs["index"], crops)])
+        for crops in (inputs["crop_q"], inputs["crop_k"])
+    )
     key = np.stack([k[idx] for k, idx in zip(key, permutations)])
     batches = {
         "query": query,

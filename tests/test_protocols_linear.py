@@ -11,7 +11,7 @@ import pytest
 import tensorflow as tf
 from conftest import mirrored
 from pretrained_runs import copy_run, tiny_encoder, write_run
-from records import arrays
+from records import arrays, views
 from tensorflow import keras
 
 import moco_tf
@@ -21,16 +21,6 @@ from moco_tf.data import DataError
 from moco_tf.evaluation import FeatureExtractor, Features, LinearClassifier, evaluate
 from moco_tf.evaluation.linear import on_crops
 from moco_tf.interchange import load_pretrained
-
-
-def views(inputs, index, crops, dtype):
-    size = int(inputs["crop_size"])
-    mean, std = inputs["mean"].astype(dtype), inputs["std"].astype(dtype)
-    images = []
-    for image, (top, left, flip) in zip(inputs["base_images"][index], crops):
-        view = image[top : top + size, left : left + size]
-        images.append(view[:, ::-1] if flip else view)
-    return (np.stack(images).astype(dtype) / 255 - mean) / std
 
 
 class StepLogs(keras.callbacks.Callback):
