@@ -1,10 +1,14 @@
 """Replicas that exchange values by collectives, as GPUs do, learn the same."""
 
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 from conftest import mirrored
 from tensorflow import keras
-from tiny import noise_batches, small_encoder
+from tiny import assert_trained_alike, noise_batches, small_encoder
 
 import moco_tf
 from moco_tf.callbacks import Checkpoints
@@ -19,10 +23,11 @@ METHODS = {
 }
 
 
-def made(method, replicas, collectives):
+def made(method, replicas, collectives, **changed):
     keras.utils.set_random_seed(1)
     with mirrored(replicas, collectives).scope():
-        model = getattr(moco_tf, method)(small_encoder(), **METHODS[method])
+        settings = {**METHODS[method], **changed}
+        model = getattr(moco_tf, method)(small_encoder(), **settings)
         model.compile(SGD(0.05, weight_decay=1e-4))
     return model
 
@@ -41,8 +46,6 @@ def trained(method, replicas, collectives, folder):
     return losses, [weight.numpy() for weight in model.trained_variables]
 
 
-# Two: a collective holds a thread until all replicas have come, and eight would wait
-# for each other on a machine of two cores.
 @pytest.mark.parametrize(
     "method",
     [
@@ -58,3 +61,29 @@ def test_training_and_resuming_by_collectives(method, policy, tmp_path):
     np.testing.assert_allclose(plain[0], collective[0], rtol=1e-9)
     for one, other in zip(plain[1], collective[1]):
         np.testing.assert_allclose(one, other, rtol=1e-7, atol=1e-10)
+
+
+@pytest.mark.parametrize(
+    "method",
+    ["MoCo", *(pytest.param(m, marks=pytest.mark.slow) for m in list(METHODS)[1:])],
+)
+def test_eight_replicas_by_collectives_match_one(method):
+    # A collective holds a thread until all replicas have come, and TensorFlow has as
+    # many for them as the machine has cores.
+    environment = {**os.environ, "TF_NUM_INTEROP_THREADS": "16"}
+    done = subprocess.run(
+        [sys.executable, __file__, method], env=environment, capture_output=True,
+        text=True, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
+def eight_against_one(method):
+    keras.mixed_precision.set_global_policy("float64")
+    grouped = {"bn_groups": 8} if "bn_groups" in METHODS[method] else {}
+    one = made(method, 1, False, **grouped)
+    assert_trained_alike(one, made(method, 8, True), noise_batches(3))
+
+
+if __name__ == "__main__":
+    eight_against_one(sys.argv[1])

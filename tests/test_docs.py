@@ -258,7 +258,8 @@ def test_python_blocks_run(page, blocks, world):
     for kind, name in (("torchvision", "pth"), ("timm", "safetensors"),
                        ("tflite", "tflite"), ("onnx", "onnx")):  # fmt: skip
         typed(world, f"moco-tf export runs/NAME --to {kind} encoder.{name}")
-    (world / "cat.jpg").write_bytes(next((world / "PHOTOS").glob("*.jpg")).read_bytes())
+    photo = next((world / "PHOTOS").rglob("*.png"))
+    (world / "cat.jpg").write_bytes(photo.read_bytes())  # content decides
     start = (
         "import moco_tf, numpy as np, tensorflow as tf\n"
         "images = np.zeros((2, 32, 32, 3), np.uint8)\n"

@@ -52,7 +52,7 @@ def annotation(objects, difficult=()):
 def make_voc(root, train, test, seed=0):
     rng = np.random.default_rng(seed)
     for folder in ("JPEGImages", "Annotations", "ImageSets/Main"):
-        (root / folder).mkdir(parents=True)
+        (root / folder).mkdir(parents=True, exist_ok=True)
     truth = {}
     for split, count in (("train", train), ("test", test)):
         ids = [f"{split}{number:03d}" for number in range(count)]
