@@ -10,6 +10,7 @@ TIERS = (
         "log",
         "mistakes",
         "shell",
+        "stops",
     ),
     (
         "config",

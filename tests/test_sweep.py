@@ -281,7 +281,9 @@ def test_interrupted_run_of_a_sweep_continues(file, tmp_path):
     with start(file, *small) as process:
         shown = process.stdout.read()
     assert process.returncode == 0, shown
-    done = int(re.search(r"Continuing after epoch (\d) of 4", shown)[1])
+    place = r"Continuing after (step \d+ of )?epoch (\d) of 4"
+    within, epoch = re.search(place, shown).groups()
+    done = int(epoch) - bool(within)
     assert f"\n  {done}/4" not in shown and f"\n  {done + 1}/4" in shown
     assert "Written" not in shown and "Next" not in shown
     after = history(config)

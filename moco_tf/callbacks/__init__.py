@@ -5,6 +5,7 @@ from moco_tf.callbacks.divergence import FiniteLoss
 from moco_tf.callbacks.health import TrainingHealth
 from moco_tf.callbacks.logs import HistoryCSV, TensorBoard
 from moco_tf.callbacks.probes import KNN, LinearProbe
+from moco_tf.callbacks.within import WithinEpoch
 from moco_tf.report.progress import Progress
 
 __all__ = [
@@ -17,5 +18,6 @@ __all__ = [
     "RunError",
     "TensorBoard",
     "TrainingHealth",
+    "WithinEpoch",
     "newest_checkpoint",
 ]

@@ -7,6 +7,7 @@ import os
 import pathlib
 import re
 import shutil
+from collections.abc import Callable
 
 import tensorflow as tf
 from tensorflow import keras
@@ -80,8 +81,8 @@ class Checkpoints(keras.callbacks.Callback):
         if not epoch:
             return 0
         path = str(self.folder / f"epoch-{epoch}")
-        _restore(
-            self._state,
+        restore(
+            self._state.restore,
             path,
             remedy="use the run's own configuration, or another name for a new run",
         )
@@ -96,8 +97,8 @@ class Checkpoints(keras.callbacks.Callback):
         Raises:
             RunError: if it is of another model or unreadable.
         """
-        _restore(
-            tf.train.Checkpoint(**self.model.parts()),
+        restore(
+            tf.train.Checkpoint(**self.model.parts()).restore,
             path,
             what="to start from ",
             remedy="use the encoder and the method of its run",
@@ -140,11 +141,8 @@ def newest_checkpoint(folder: str | os.PathLike) -> str:
 def _newest_whole(folder):
     epochs = sorted(_epochs(folder), reverse=True)
     for epoch in epochs:
-        path = folder / f"epoch-{epoch}"
-        reason = _damage(path)
-        if reason is None:
+        if is_whole(folder / f"epoch-{epoch}"):
             return epoch
-        log.warning("The checkpoint %s is damaged (%s) and passed over.", path, reason)
     if epochs:
         raise RunError(
             f"none of the checkpoints in {folder} can be read, so the run cannot go "
@@ -168,21 +166,34 @@ def _list_again(folder):
     tf.compat.v1.train.update_checkpoint_state(str(folder), paths[-1], paths)
 
 
-def _damage(path):
-    """Why a checkpoint cannot be read to its end, checksums too; None if it can."""
+def is_whole(path: pathlib.Path) -> bool:
+    """Whether a checkpoint can be read to its end, checksums too; a line if not."""
     try:
         reader = tf.train.load_checkpoint(str(path))
         for name in reader.get_variable_to_shape_map():
             reader.get_tensor(name)
     except (ValueError, IndexError, RuntimeError, tf.errors.OpError) as error:
-        return _reason(error)
-    return None
+        log.warning(
+            "The checkpoint %s is damaged (%s) and passed over.", path, _reason(error)
+        )
+        return False
+    return True
 
 
-def _restore(state, path, remedy, what=""):
-    """Restores all objects of a state; a checkpoint may hold more than these."""
+def restore(read: Callable, path: str, remedy: str, what: str = "") -> None:
+    """Restores all objects of a state; a checkpoint may hold more than these.
+
+    Args:
+        read: the state's `restore`, or `read` for what its `write` wrote.
+        path: of the checkpoint.
+        remedy: what to do where it does not fit, for the sentence.
+        what: what the checkpoint is for, for the sentence.
+
+    Raises:
+        RunError: if it is of another model or unreadable, with the remedy.
+    """
     try:
-        status = state.restore(path).expect_partial()
+        status = read(path).expect_partial()
         status.assert_existing_objects_matched()
     except (ValueError, IndexError, AssertionError, tf.errors.OpError) as error:
         raise RunError(

@@ -38,26 +38,41 @@ class FiniteLoss(keras.callbacks.Callback):
     def on_train_batch_end(self, batch: int, logs: dict) -> None:
         """Looks at the loss when its turn has come."""
         if (batch + 1) % _STEPS == 0:
-            self._require(math.isfinite(logs["loss"]), "loss")
+            _require(self.model, math.isfinite(logs["loss"]), "loss", self._epoch)
 
     def on_epoch_end(self, epoch: int, logs: dict) -> None:
         """Looks at the loss, and at what the last step has made of the model."""
-        self._require(math.isfinite(logs["loss"]), "loss")
-        # The loss is of before that step, and ReLU turns NaN into 0 on a CPU.
-        finite = [
-            tf.reduce_all(tf.math.is_finite(variable))
-            for part in self.model.parts().values()
-            for variable in part.variables
-            if variable.dtype.is_floating
-        ]
-        self._require(tf.reduce_all(finite), "model")
+        require_finite(self.model, logs, epoch)
 
-    def _require(self, finite, what):
-        # Losses and running statistics are each host's own.
-        with together(self.model.distribute_strategy):
-            if not finite:
-                raise RunError(
-                    f"the {what} is not finite in epoch {self._epoch + 1}, of which "
-                    "nothing is saved; the run has diverged, so start it again under "
-                    "another --name with an optimizer.learning_rate ten times lower."
-                )
+
+def require_finite(model: keras.Model, logs: dict, epoch: int) -> None:
+    """Refuses what a checkpoint must not hold; all hosts call it after the same step.
+
+    Args:
+        model: whose parts would be saved.
+        logs: with the running mean of the loss.
+        epoch: counted from 0.
+
+    Raises:
+        RunError: on all hosts, if the loss or the model is not finite on one.
+    """
+    _require(model, math.isfinite(logs["loss"]), "loss", epoch)
+    # The loss is of before that step, and ReLU turns NaN into 0 on a CPU.
+    finite = [
+        tf.reduce_all(tf.math.is_finite(variable))
+        for part in model.parts().values()
+        for variable in part.variables
+        if variable.dtype.is_floating
+    ]
+    _require(model, tf.reduce_all(finite), "model", epoch)
+
+
+def _require(model, finite, what, epoch):
+    # Losses and running statistics are each host's own.
+    with together(model.distribute_strategy):
+        if not finite:
+            raise RunError(
+                f"the {what} is not finite in epoch {epoch + 1}, of which nothing is "
+                "saved; the run has diverged, so start it again under another --name "
+                "with an optimizer.learning_rate ten times lower."
+            )

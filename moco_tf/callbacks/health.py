@@ -29,13 +29,15 @@ class TrainingHealth(keras.callbacks.Callback):
 
     Args:
         batch_size: the global batch.
+        first_step: of the first epoch, where that is continued within.
 
     Source of the effective rank: Roy and Vetterli 2007 (EUSIPCO).
     """
 
-    def __init__(self, batch_size: int):
+    def __init__(self, batch_size: int, first_step: int = 0):
         super().__init__()
         self.batch_size = batch_size
+        self._before = first_step
         self._said: set[str] = set()
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
@@ -59,7 +61,8 @@ class TrainingHealth(keras.callbacks.Callback):
                 model.query_encoder.trainable_variables,
             )
         logs["learning_rate"] = float(model.optimizer.learning_rate.numpy())
-        logs["images_per_second"] = steps * self.batch_size / seconds
+        trained, self._before = steps - self._before, 0
+        logs["images_per_second"] = trained * self.batch_size / seconds
         logs["input_wait"] = (model.input_seconds - self._waited) / seconds
         logs["peak_memory_mib"] = peak_memory()
         for topic, sentence in diagnose(logs, epoch).items():

@@ -76,6 +76,7 @@ class TensorBoard(keras.callbacks.Callback):
         hyperparameters: name -> value, to compare runs by.
         album: images that the projector gets at the end, with their features; None
             writes none.
+        is_untrained: False where the first epoch is continued within.
     """
 
     def __init__(
@@ -87,8 +88,10 @@ class TensorBoard(keras.callbacks.Callback):
         histograms: bool = False,
         hyperparameters: Mapping[str, object] | None = None,
         album: Album | None = None,
+        is_untrained: bool = True,
     ):
         super().__init__()
+        self.is_untrained = is_untrained
         self.log_dir = pathlib.Path(log_dir)
         self.untrained = untrained or {}
         self.pictures, self.every = pictures or {}, every
@@ -105,7 +108,7 @@ class TensorBoard(keras.callbacks.Callback):
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
         """Before the first epoch, writes what is known of the untrained encoder."""
-        if epoch == 0:
+        if epoch == 0 and self.is_untrained:
             with self._writer.as_default(step=0):
                 _write_scalars(self.untrained)
                 self._draw(0)

@@ -1,6 +1,7 @@
 """The command line: `moco-tf COMMAND`, `python -m moco_tf COMMAND`, `train.py`, ...
 
-Words in, exit code out: 0, 2 for what a user can mend, 130 after Ctrl-C.
+Words in, exit code out: 0, 2 for what a user can mend, 130 after Ctrl-C, 75 where a
+cluster stopped a run that the same command continues.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from collections.abc import Callable, Sequence
 
 import moco_tf
 from moco_tf.mistakes import Mistake
+from moco_tf.stops import CTRL_C
 
 COMMANDS = {
     "train": "pretrain an encoder, or run a sweep of pretrainings",
@@ -68,9 +70,11 @@ def exit_code(run: Callable[[], int], stopped: Callable[[], str] | None = None) 
             raise
         print(f"error: {_foreign(error.name)}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print(f"\nStopped{stopped() if stopped else '.'}", file=sys.stderr)
-        return 130
+    except KeyboardInterrupt as error:
+        saved = getattr(error, "saved", "")
+        after = f" after {saved}, which is saved" if saved else ""
+        print(f"\nStopped{after}{stopped() if stopped else '.'}", file=sys.stderr)
+        return getattr(error, "code", CTRL_C)
 
 
 def _foreign(missing: str | None) -> str:

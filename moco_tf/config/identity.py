@@ -22,6 +22,7 @@ _MAY_CHANGE = {
     "monitor.manual_dir",
     "monitor.batch_size",
     "train.checkpoint_every",
+    "train.checkpoint_minutes",
     "train.keep_checkpoints",
 }
 

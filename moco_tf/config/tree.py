@@ -160,6 +160,8 @@ class Train:
             GPU, slows a CPU down.
         checkpoint_every: Epochs between checkpoints.
         keep_checkpoints: Latest checkpoints kept.
+        checkpoint_minutes: Minutes between checkpoints within an epoch, which is then
+            continued where it was (null: only when the process is asked to stop).
         steps_per_epoch: Cut each epoch to so many steps, for rehearsals (null: all).
         start_from: Run directory whose last checkpoint gives the first weights (both
             encoders, the queue), such as a finished run's that should train longer; the
@@ -173,6 +175,7 @@ class Train:
     jit_compile: bool = False
     checkpoint_every: int = limited(1, at_least(1))
     keep_checkpoints: int = limited(2, at_least(1))
+    checkpoint_minutes: Optional[float] = limited(10.0, POSITIVE)
     steps_per_epoch: Optional[int] = limited(None, at_least(1))
     start_from: Optional[str] = None
 

@@ -59,11 +59,8 @@ class Images:
             self.steps = wanted or steps_per_epoch(self.source, config.train.batch_size)
         _require_same_data(strategy, self.source)
 
-    def batches(
-        self, epochs: int
-    ) -> tf.data.Dataset | tf.distribute.DistributedDataset:
-        """The stream of batches after so many epochs, cut among hosts if several."""
-        start = epochs * self.steps
+    def batches(self, start: int) -> tf.data.Dataset | tf.distribute.DistributedDataset:
+        """The stream of batches after so many steps, cut among hosts if several."""
         if hosts(self._strategy) == 1:
             return self._two_views(start_step=start)
 

@@ -15,6 +15,7 @@ from moco_tf.distribution import of_hosts, together
 from moco_tf.methods import ContrastiveModel
 from moco_tf.pretrain.claim import check_data
 from moco_tf.pretrain.images import Images
+from moco_tf.stops import Asked
 
 log = logging.getLogger("moco_tf")
 
@@ -25,15 +26,24 @@ class Past:
 
     Attributes:
         epochs: trained so far, all in the model.
-        history: a row for each.
-        checkpoints: the callback that writes them.
+        step: of the epoch after these, in the model too.
+        history: a row for each epoch.
+        checkpoints: the callback that writes them at the ends of epochs.
+        within: the callback that writes them within epochs.
         first_weights: another run's checkpoint, where this one starts from that.
     """
 
     epochs: int
+    step: int
     history: callbacks.HistoryCSV
     checkpoints: callbacks.Checkpoints
+    within: callbacks.WithinEpoch
     first_weights: str | None
+
+    @property
+    def is_untrained(self) -> bool:
+        """Whether nothing lies behind."""
+        return not (self.epochs or self.step)
 
     def start(self) -> None:
         """Takes over the weights of another run, where a run is to start from them."""
@@ -48,6 +58,7 @@ def restore(
     run_dir: pathlib.Path,
     model: ContrastiveModel,
     images: Images,
+    asked: Asked,
 ) -> Past:
     """Brings the model to where the run stopped, on all hosts alike.
 
@@ -57,56 +68,66 @@ def restore(
         run_dir: where the run is.
         model: as built.
         images: which must be those that the run began with.
+        asked: what the process has been asked.
 
     Raises:
         DataError: the images have changed since.
         RunError: a checkpoint cannot be read, or work would be lost.
     """
+    train, folder = config.train, run_dir / "checkpoints"
     checkpoints = callbacks.Checkpoints(
-        run_dir / "checkpoints",
-        config.train.checkpoint_every,
-        config.train.keep_checkpoints,
+        folder, train.checkpoint_every, train.keep_checkpoints
     )
-    checkpoints.set_model(model)
+    within = callbacks.WithinEpoch(folder, train.checkpoint_minutes, asked)
+    for saving in (checkpoints, within):
+        saving.set_model(model)
     history = callbacks.HistoryCSV(run_dir / "history.csv")
     trained = history.epochs()
-    if trained <= config.train.checkpoint_every and not is_finished(config):
+    if trained <= train.checkpoint_every and not is_finished(config):
         trained = 0  # it stopped before its first checkpoint, and may start again
     with together(strategy):
-        saved = checkpoints.newest()
-    done = _epochs_done(strategy, saved, trained)
+        epoch, step = max((checkpoints.newest(), 0), within.newest())
+    steps = images.steps
+    done = _steps_done(strategy, epoch * steps + step, trained * steps, steps)
+    epoch, step = divmod(done, steps)
     with together(strategy):
-        check_data(run_dir, images.source, images.steps, done)
-        checkpoints.restore(done)
+        check_data(run_dir, images.source, steps, done)
+        if step or within.has(epoch, 0):
+            within.restore(epoch, step)
+        else:
+            checkpoints.restore(epoch)
     if done:
-        log.info("Continuing after epoch %d of %d.", done, config.train.epochs)
+        place = f"step {step:,} of epoch {epoch + 1}" if step else f"epoch {epoch}"
+        log.info("Continuing after %s of %d.", place, train.epochs)
     first_weights = None
-    if config.train.start_from and not done:
-        folder = pathlib.Path(config.train.start_from).expanduser() / "checkpoints"
+    if train.start_from and not done:
+        folder = pathlib.Path(train.start_from).expanduser() / "checkpoints"
         first_weights = callbacks.newest_checkpoint(folder)
-    return Past(done, history, checkpoints, first_weights)
+    return Past(epoch, step, history, checkpoints, within, first_weights)
 
 
-def _epochs_done(strategy, saved, trained):
-    """After which epoch the run goes on, on all hosts the same.
+def _steps_done(strategy, saved, trained, steps):
+    """After which step the run goes on, on all hosts the same.
 
     Args:
         strategy: whose hosts compare.
-        saved: epochs that this host's newest checkpoint has behind it.
-        trained: epochs of this host's history after which there was a checkpoint.
+        saved: steps that this host's newest checkpoint has behind it.
+        trained: those of this host's history after which there was a checkpoint.
+        steps: of an epoch.
 
     Raises:
         RunError: on all hosts alike, where work would be lost.
     """
     saved, trained = of_hosts(strategy, saved), of_hosts(strategy, trained)
-    # A host that died before another one saved lacks that epoch.
+    # A host that died before another one saved lacks that checkpoint.
     done = min(saved)
     if done or not max(*saved, *trained, 0):
         return done
     lacking = [str(i) for i, epoch in enumerate(saved) if not epoch]
     where = f" of host {', '.join(lacking)}" if len(saved) > 1 else ""
+    lost = max(*saved, *trained) // steps
     raise callbacks.RunError(
-        f"the run has trained {max(*saved, *trained)} epochs, but the checkpoints"
+        f"the run has trained {lost} epochs, but the checkpoints"
         f"{where} are gone, and starting again would overwrite what is left; put them "
         "back, or start anew under another --name."
     )

@@ -27,6 +27,7 @@ from moco_tf.pretrain.finish import close
 from moco_tf.pretrain.images import Images
 from moco_tf.pretrain.past import restore
 from moco_tf.pretrain.watch import watch
+from moco_tf.stops import listening
 
 _FILE_ERRORS = (
     tf.errors.ResourceExhaustedError,
@@ -57,6 +58,8 @@ def pretrain(config: Config, guide: bool = True) -> dict:
         DistributionError: if another host has stopped.
         RunError: if a checkpoint cannot be read or written, or the loss diverges.
         InterchangeError: if the encoder cannot be exported.
+        Stopped: if the process was asked to stop, by Ctrl-C, SIGTERM or SIGUSR1; what
+            is trained is saved, and the same call continues.
     """
     set_up_log()
     try:
@@ -73,10 +76,12 @@ def pretrain(config: Config, guide: bool = True) -> dict:
     with contextlib.ExitStack() as held:
         with together(strategy):
             run_dir = held.enter_context(claimed(config))
-        return _claimed_run(config, strategy, run_dir, guide)
+        # After the strategy, which may take signals for itself.
+        asked = held.enter_context(listening())
+        return _claimed_run(config, strategy, run_dir, asked, guide)
 
 
-def _claimed_run(config, strategy, run_dir, guide):
+def _claimed_run(config, strategy, run_dir, asked, guide):
     keras.backend.clear_session()
     keras.utils.set_random_seed(config.seed)
     if config.train.deterministic:
@@ -87,7 +92,7 @@ def _claimed_run(config, strategy, run_dir, guide):
     if config.augment.jit_compile or config.train.jit_compile:
         hide_first_compilation()
     try:
-        return _run(config, strategy, run_dir, guide)
+        return _run(config, strategy, run_dir, asked, guide)
     except (OSError, *_FILE_ERRORS) as error:
         raise callbacks.RunError(_interrupted(error, run_dir)) from error
     except tf.errors.InvalidArgumentError as error:
@@ -102,30 +107,30 @@ def _claimed_run(config, strategy, run_dir, guide):
         keras.mixed_precision.set_global_policy("float32")
 
 
-def _run(config, strategy, run_dir, guide):
+def _run(config, strategy, run_dir, asked, guide):
     images = Images(config, strategy)
     announce_bank(config, images.source)  # before memory for it is taken
     with strategy.scope():
         replicas, examples = local_replicas(strategy), images.source.num_examples
         model = build_model(config, images.steps, replicas, examples)
     announce(config, images.source, images.steps, strategy, model)
-    past = restore(config, strategy, run_dir, model, images)
+    past = restore(config, strategy, run_dir, model, images, asked)
     watched = watch(config, strategy, run_dir, model, images, past)
     past.start()
-    _fit(config, model, images.batches(past.epochs), images.steps, past, watched)
+    _fit(config, model, images, past, watched)
     figures = close(config, model, watched, past.history, examples, guide)
     return {**figures, "run_dir": str(run_dir)}
 
 
-def _fit(config, model, batches, steps, past, watched):
+def _fit(config, model, images, past, watched):
     if past.epochs == config.train.epochs:
         return
     announce_columns(config, model)
     model.fit(
-        batches,
+        images.batches(past.epochs * images.steps + past.step),
         epochs=config.train.epochs,
         initial_epoch=past.epochs,
-        steps_per_epoch=steps,
+        steps_per_epoch=images.steps,
         callbacks=watched.callbacks,
         verbose=0,
     )

@@ -12,6 +12,7 @@ from moco_tf.config.identity import is_finished, other_run
 from moco_tf.config.sweep import Sweep, dump_sweep
 from moco_tf.log import import_tensorflow
 from moco_tf.mistakes import Mistake
+from moco_tf.stops import CTRL_C, TRY_AGAIN, Stopped, listening
 
 
 def run_sweep(sweep: Sweep) -> pathlib.Path:
@@ -64,12 +65,17 @@ def _in_process(config):
     process = multiprocessing.get_context("spawn").Process(
         target=_pretrain, args=(config,)
     )
-    process.start()
-    try:
-        process.join()
-    except KeyboardInterrupt:
-        process.join()  # it was interrupted too, and says so
-        raise
+    with listening():
+        process.start()
+        try:
+            process.join()
+        except Stopped as stop:
+            if stop.code == TRY_AGAIN:  # Ctrl-C has reached it too
+                process.terminate()
+            process.join()  # it saves, and says so
+            raise
+    if process.exitcode in (TRY_AGAIN, CTRL_C):
+        raise Stopped(process.exitcode)
     return process.exitcode
 
 
@@ -83,5 +89,5 @@ def _pretrain(config):
     except Mistake as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
-    except KeyboardInterrupt:
-        sys.exit(130)
+    except Stopped as stop:
+        sys.exit(stop.code)

@@ -64,17 +64,18 @@ def watch(
     with together(strategy):
         monitor = Monitor(config, model) if config.monitor.every else None
     album = monitor.album if monitor else training_album(config, images.source, model)
-    done = past.epochs
-    baselines = monitor.baselines(model, run_dir, resumed=done > 0) if monitor else {}
-    if baselines and not done:
+    baselines = {}
+    if monitor:
+        baselines = monitor.baselines(model, run_dir, resumed=not past.is_untrained)
+    if baselines and past.is_untrained:
         past.history.add(0, baselines["untrained"])
     probes = monitor.probes if monitor else []
     measured = {probe.name: probe.title for probe in probes}
     progress = callbacks.Progress(columns={**CONTRAST, **measured, **SPEED})
-    progress.first_epoch = done
+    progress.first_epoch, progress.first_step = past.epochs, past.step
     watchers = [
         callbacks.FiniteLoss(),
-        callbacks.TrainingHealth(config.train.batch_size),
+        callbacks.TrainingHealth(config.train.batch_size, past.step),
         *probes,
         past.history,
         callbacks.TensorBoard(
@@ -85,8 +86,10 @@ def watch(
             histograms=config.log.histograms,
             hyperparameters=config.hyperparameters,
             album=album,
+            is_untrained=past.is_untrained,
         ),
         past.checkpoints,
+        past.within,
         progress,
     ]
     return Watch(monitor, album, baselines, watchers)

@@ -47,7 +47,7 @@ class Progress(Bars):
         # Tensors are turned into numbers a few times a second, not every step.
         self._supports_tf_logs = True
         self.columns = {**CONTRAST, **SPEED} if columns is None else columns
-        self.first_epoch = 0
+        self.first_epoch = self.first_step = 0
 
     def on_train_begin(self, logs: dict | None = None) -> None:
         """Opens the bar of epochs and prints the heads of the table."""
@@ -65,6 +65,7 @@ class Progress(Bars):
         if self.show_epoch_progress:
             self.epoch_progress_tqdm = self.tqdm(
                 total=self.params["steps"],
+                initial=self.first_step if epoch == self.first_epoch else 0,
                 bar_format=self.epoch_bar_format,
                 leave=False,
                 dynamic_ncols=True,
@@ -118,6 +119,7 @@ class Progress(Bars):
         if not steps or not self._trained:
             return "-"
         all_steps = (self.params["epochs"] - self.first_epoch) * steps
+        all_steps -= self.first_step
         elapsed = time.monotonic() - self._start
         left = (all_steps - self._trained) * elapsed / self._trained
         return self.tqdm.format_interval(left)
