@@ -14,6 +14,7 @@ import pytest
 import tensorflow as tf
 from conftest import strip_runs
 from pretrained_runs import write_images
+from run_files import weights
 from test_pretrain import ROOT, small
 
 from moco_tf import callbacks, distribution
@@ -33,15 +34,6 @@ def finished(tmp_path_factory):
     return folder / "run"
 
 
-def _weights(run):
-    reader = tf.train.load_checkpoint(str(run / "checkpoints"))
-    return {
-        name: reader.get_tensor(name)
-        for name in reader.get_variable_to_shape_map()
-        if "save_counter" not in name and name != "_CHECKPOINTABLE_OBJECT_GRAPH"
-    }
-
-
 def test_killed_run_resumes_bit_exactly(tmp_path, monkeypatch, bare):
     overrides = ("train.epochs=3", "train.deterministic=true", "monitor.every=0")
     whole = small(tmp_path, *overrides, name="whole")
@@ -49,13 +41,13 @@ def test_killed_run_resumes_bit_exactly(tmp_path, monkeypatch, bare):
     killed = small(tmp_path, *overrides, name="killed")
     stop_after(monkeypatch, killed, 1)
     pretrain(killed)
-    expected, found = _weights(whole.run_dir), _weights(killed.run_dir)
+    expected, found = weights(whole.run_dir), weights(killed.run_dir)
     assert set(expected) == set(found) and len(expected) > 20
     for name, value in expected.items():
         np.testing.assert_array_equal(found[name], value, err_msg=name)
 
 
-def test_finished_run_is_trained_longer_from_its_weights(tmp_path, bare):
+def test_finished_run_is_trained_longer_from_itsweights(tmp_path, bare):
     first = small(tmp_path, "monitor.every=0", name="first")
     pretrain(first)
     advice = f"train.start_from={first.run_dir} and another --name"
@@ -65,7 +57,7 @@ def test_finished_run_is_trained_longer_from_its_weights(tmp_path, bare):
     words = ("train.epochs=1", "optimizer.learning_rate=1e-12")
     second = small(tmp_path, *words, f"train.start_from={first.run_dir}", name="second")
     pretrain(second)
-    before, after = _weights(first.run_dir), _weights(second.run_dir)
+    before, after = weights(first.run_dir), weights(second.run_dir)
     kernels = [k for k in before if "query_encoder" in k and "/kernel/" in k]
     assert len(kernels) > 2
     for name in kernels:

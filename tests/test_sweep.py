@@ -10,6 +10,7 @@ import subprocess
 import sys
 
 import pytest
+from run_files import history
 
 from moco_tf.cli.train import parse_sweep
 from moco_tf.config import ConfigError, dump, load_config
@@ -256,11 +257,6 @@ def start(file, *words):
     )
 
 
-def history(config):
-    with open(config.run_dir / "history.csv", newline="") as rows:
-        return list(csv.DictReader(rows))
-
-
 def test_interrupted_run_of_a_sweep_continues(file, tmp_path):
     small = [
         f"--runs_dir={tmp_path}", "--encoder.width=4", "--data.image_size=16",
@@ -277,7 +273,7 @@ def test_interrupted_run_of_a_sweep_continues(file, tmp_path):
                 os.killpg(process.pid, signal.SIGINT)  # as Ctrl-C does
     assert process.returncode == 130, "".join(shown)
     assert not is_finished(config)
-    before = history(config)
+    before = history(config.run_dir)
     with start(file, *small) as process:
         shown = process.stdout.read()
     assert process.returncode == 0, shown
@@ -286,7 +282,7 @@ def test_interrupted_run_of_a_sweep_continues(file, tmp_path):
     done = int(epoch) - bool(within)
     assert f"\n  {done}/4" not in shown and f"\n  {done + 1}/4" in shown
     assert "Written" not in shown and "Next" not in shown
-    after = history(config)
+    after = history(config.run_dir)
     assert [row["epoch"] for row in after] == ["1", "2", "3", "4"]
     assert after[:done] == before[:done]
     assert is_finished(config)

@@ -1,11 +1,11 @@
 """A run directory that version 0.1 left (revision 75c19c1, trained for two epochs)."""
 
-import csv
 import json
 import pathlib
 import shutil
 
 import pytest
+from run_files import history
 
 from moco_tf.callbacks import RunError
 from moco_tf.cli.evaluate import parse_evaluation
@@ -33,15 +33,10 @@ def stop_after_first_epoch(run):
     (run / "report" / "summary.json").unlink()
 
 
-def rows_of(run):
-    with open(run / "history.csv", newline="") as file:
-        return list(csv.DictReader(file))
-
-
 def test_it_goes_on_to_what_version_0_1_came_to(run):
     stop_after_first_epoch(run)
     pretrain(parse_args([f"--resume={run}"]), guide=False)
-    ours, its = rows_of(run), rows_of(KEPT)
+    ours, its = history(run), history(KEPT)
     assert [row["epoch"] for row in ours] == ["0", "1", "2"]
     # Colours are rounded better since, by a grey level on few pixels.
     for name in ("loss", "positive_similarity", "feature_std", "learning_rate"):

@@ -1,6 +1,5 @@
 """A run that stops within an epoch loses nothing of it."""
 
-import csv
 import os
 import re
 import signal
@@ -13,6 +12,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from commands import ROOT
+from run_files import history, weights
 from test_pretrain import SMALL, small
 
 from moco_tf import callbacks, stops
@@ -24,23 +24,12 @@ FOUR = ("train.epochs=2", "train.steps_per_epoch=4", "train.deterministic=true")
 TIMES = {"images_per_second", "input_wait", "peak_memory_mib"}
 
 
-def weights(run):
-    reader = tf.train.load_checkpoint(str(run / "checkpoints" / "epoch-2"))
-    return {
-        name: reader.get_tensor(name)
-        for name in reader.get_variable_to_shape_map()
-        if "save_counter" not in name and name != "_CHECKPOINTABLE_OBJECT_GRAPH"
-    }
-
-
-def history(run):
-    with open(run / "history.csv", newline="") as file:
-        rows = list(csv.DictReader(file))
-    return [{k: v for k, v in row.items() if k not in TIMES} for row in rows]
+def timeless(run):
+    return [{k: v for k, v in row.items() if k not in TIMES} for row in history(run)]
 
 
 def assert_same_end(one, other):
-    assert history(one) == history(other)
+    assert timeless(one) == timeless(other)
     expected, found = weights(one), weights(other)
     assert set(expected) == set(found) and len(expected) > 20
     for name, value in expected.items():

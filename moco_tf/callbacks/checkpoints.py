@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import pathlib
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import tensorflow as tf
 from tensorflow import keras
@@ -81,11 +82,7 @@ class Checkpoints(keras.callbacks.Callback):
         if not epoch:
             return 0
         path = str(self.folder / f"epoch-{epoch}")
-        restore(
-            self._state.restore,
-            path,
-            remedy="use the run's own configuration, or another name for a new run",
-        )
+        restore(self._state.restore, path)
         return int(self.epoch.numpy())
 
     def start_from(self, path: str) -> None:
@@ -110,21 +107,13 @@ class Checkpoints(keras.callbacks.Callback):
         if done % self.every and done != self.params["epochs"]:
             return
         self.epoch.assign(done)
-        before = self._manager.latest_checkpoint
-        try:
+        kept = self._manager.latest_checkpoint or "no earlier checkpoint"
+        with whole_or_none(
+            self.folder / f"epoch-{done}",
+            f"the checkpoint of epoch {done} could not be written to {self.folder}",
+            f"{kept} is kept",
+        ):
             self._manager.save(checkpoint_number=done)
-        except (OSError, tf.errors.OpError) as error:
-            # TensorFlow gathers the parts in a folder before it moves them.
-            parts = [*self.folder.glob(f"epoch-{done}.*")]
-            parts += self.folder.glob(f"epoch-{done}_temp*")
-            for part in parts:
-                shutil.rmtree(part) if part.is_dir() else part.unlink()
-            kept = before or "no earlier checkpoint"
-            raise RunError(
-                f"the checkpoint of epoch {done} could not be written to "
-                f"{self.folder} ({_reason(error)}); {kept} is kept: make room and "
-                "start the same command again to continue."
-            ) from error
 
 
 def newest_checkpoint(folder: str | os.PathLike) -> str:
@@ -180,7 +169,37 @@ def is_whole(path: pathlib.Path) -> bool:
     return True
 
 
-def restore(read: Callable, path: str, remedy: str, what: str = "") -> None:
+@contextlib.contextmanager
+def whole_or_none(path: pathlib.Path, failure: str, kept: str) -> Iterator[None]:
+    """Takes away what a checkpoint has left that could not be written to its end.
+
+    Args:
+        path: of the checkpoint.
+        failure: what failed, for the sentence.
+        kept: what is left to go on from, for the sentence.
+
+    Raises:
+        RunError: if it could not be written.
+    """
+    try:
+        yield
+    except (OSError, tf.errors.OpError) as error:
+        # TensorFlow gathers the parts in a folder before it moves them.
+        for ending in (".*", "_temp*"):
+            for part in path.parent.glob(path.name + ending):
+                shutil.rmtree(part) if part.is_dir() else part.unlink()
+        raise RunError(
+            f"{failure} ({_reason(error)}); {kept}: make room and start the same "
+            "command again to continue."
+        ) from error
+
+
+def restore(
+    read: Callable,
+    path: str,
+    remedy: str = "use the run's own configuration, or another name for a new run",
+    what: str = "",
+) -> None:
     """Restores all objects of a state; a checkpoint may hold more than these.
 
     Args:

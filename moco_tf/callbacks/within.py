@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 from tensorflow import keras
 
-from moco_tf.callbacks.checkpoints import RunError, is_whole, restore
+from moco_tf.callbacks.checkpoints import is_whole, restore, whole_or_none
 from moco_tf.callbacks.divergence import require_finite
 from moco_tf.distribution import hosts, of_hosts
 from moco_tf.stops import TRY_AGAIN, Asked, Stopped
@@ -86,11 +86,7 @@ class WithinEpoch(keras.callbacks.Callback):
         Raises:
             RunError: if it is of another model or unreadable.
         """
-        restore(
-            self._state.read,
-            str(self._path(epoch, step)),
-            remedy="use the run's own configuration, or another name for a new run",
-        )
+        restore(self._state.read, str(self._path(epoch, step)))
         self.first_epoch, self.first_step = epoch, step
 
     def maybe_load_initial_counters_from_ckpt(self, steps, initial_epoch, mode):
@@ -132,7 +128,7 @@ class WithinEpoch(keras.callbacks.Callback):
         self.first_step = 0
         if epoch + 1 == self.params["epochs"]:
             return
-        if max(of_hosts(self._strategy, 2 * bool(self.asked.code))):
+        if max(of_hosts(self._strategy, self.asked.code)):
             if not (self.folder / f"epoch-{epoch + 1}.index").is_file():
                 self._save(epoch + 1, 0)
             self._stop(f"epoch {epoch + 1}")
@@ -168,16 +164,12 @@ class WithinEpoch(keras.callbacks.Callback):
         self._step.assign(step)
         self._means.assign(self._running())
         path = self._path(epoch, step)
-        try:
+        with whole_or_none(
+            path,
+            f"the checkpoint {path} could not be written",
+            "earlier ones are kept",
+        ):
             self._state.write(str(path))
-        except (OSError, tf.errors.OpError) as error:
-            for part in self.folder.glob(f"{path.name}.*"):
-                part.unlink()
-            reason = str(error).strip().splitlines()[0][:200]
-            raise RunError(
-                f"the checkpoint {path} could not be written ({reason}); earlier ones "
-                "are kept: make room and start the same command again to continue."
-            ) from error
         self._saved = time.monotonic()
         self._prune(keep=_KEPT)
 

@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 
 import moco_tf
 from moco_tf.mistakes import Mistake
-from moco_tf.stops import CTRL_C
+from moco_tf.stops import CTRL_C, Stopped
 
 COMMANDS = {
     "train": "pretrain an encoder, or run a sweep of pretrainings",
@@ -71,10 +71,10 @@ def exit_code(run: Callable[[], int], stopped: Callable[[], str] | None = None) 
         print(f"error: {_foreign(error.name)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt as error:
-        saved = getattr(error, "saved", "")
-        after = f" after {saved}, which is saved" if saved else ""
+        stop = error if isinstance(error, Stopped) else Stopped(CTRL_C)
+        after = f" after {stop.saved}, which is saved" if stop.saved else ""
         print(f"\nStopped{after}{stopped() if stopped else '.'}", file=sys.stderr)
-        return getattr(error, "code", CTRL_C)
+        return stop.code
 
 
 def _foreign(missing: str | None) -> str:

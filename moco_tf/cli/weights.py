@@ -66,10 +66,12 @@ def _check_import(options: argparse.Namespace) -> None:
 
 
 def _import(options: argparse.Namespace) -> None:
-    from moco_tf.interchange.imports import Asked, import_checkpoint
+    from moco_tf.interchange.imports import import_checkpoint
 
-    asked = Asked(options.image_size, options.resize, options.mean, options.std)
-    made = import_checkpoint(options.checkpoint, options.out, asked, options.heads)
+    made = import_checkpoint(
+        options.checkpoint, options.out, options.image_size, options.resize,
+        options.mean, options.std, options.heads,
+    )  # fmt: skip
     read, encoder = made.checkpoint, made.checkpoint.encoder
     size = sum(weight.shape.num_elements() for weight in encoder.weights)
     print(f"{options.checkpoint}: {read.kind}, {encoder.name}, {size:,} weights.")

@@ -9,30 +9,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from moco_tf.augment import IMAGENET_MEAN, IMAGENET_STD
 from moco_tf.data.crops import default_resize
 from moco_tf.interchange.checkpoints import Checkpoint, load_checkpoint
 from moco_tf.interchange.errors import InterchangeError
 from moco_tf.interchange.pretrained import weights_digest
 from moco_tf.interchange.savedmodel import export_saved_model
-
-_IMAGENET = {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
-
-
-@dataclass(frozen=True)
-class Asked:
-    """Preprocessing that is known better than the file tells; None leaves it to that.
-
-    Attributes:
-        image_size: side of the centre crop, in pixels.
-        resize: shorter side before it, in pixels.
-        mean: of each channel, of images of 0 to 1.
-        std: of each channel, of images of 0 to 1.
-    """
-
-    image_size: int | None = None
-    resize: int | None = None
-    mean: Sequence[float] | None = None
-    std: Sequence[float] | None = None
 
 
 @dataclass(frozen=True)
@@ -53,7 +35,10 @@ class Imported:
 def import_checkpoint(
     path: str | os.PathLike,
     out: str | os.PathLike,
-    asked: Asked = Asked(),
+    image_size: int | None = None,
+    resize: int | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
     heads: int | None = None,
 ) -> Imported:
     """Turns a checkpoint into a SavedModel folder, which evaluate.py and export take.
@@ -64,8 +49,12 @@ def import_checkpoint(
     Args:
         path: as `load_checkpoint` reads.
         out: folder to write; a SavedModel of before is replaced.
-        asked: preprocessing that is known.
-        heads: of a ViT's attention; None takes the usual number.
+        image_size: side of the centre crop, in pixels; None, as for all below, takes
+            what the note beside the file says, else the usual.
+        resize: shorter side before it, in pixels.
+        mean: of each channel, of images of 0 to 1.
+        std: of each channel, of images of 0 to 1.
+        heads: of a ViT's attention.
 
     Raises:
         InterchangeError: the file holds no encoder that is known, the preprocessing
@@ -84,7 +73,9 @@ def import_checkpoint(
             "--std and --image_size if they are not the usual ones."
         )
     noted = document.pop("preprocessing", {})
-    preprocessing = _preprocessing(asked, checkpoint.encoder, noted)
+    preprocessing = _preprocessing(
+        checkpoint.encoder, noted, image_size, resize, mean, std
+    )
     known = {"recipe": f"imported: {checkpoint.kind}", "epochs": checkpoint.epochs}
     export_saved_model(
         checkpoint.encoder,
@@ -97,22 +88,21 @@ def import_checkpoint(
             "checkpoint_sha256": _sha256(path),
         },
     )
-    is_guess = not (asked.mean or asked.std or noted)
+    is_guess = not (mean or std or noted)
     return Imported(checkpoint, preprocessing, is_guess)
 
 
-def _preprocessing(asked, encoder, noted):
+def _preprocessing(encoder, noted, image_size, resize, mean, std):
     """What was asked for, else the file beside the checkpoint, else a guess."""
     small = getattr(encoder, "stem", None) == "cifar"
     side, channels = encoder.input_shape[-2:]
     usual = side or (32 if small else 224)
-    size = asked.image_size or noted.get("centre_crop") or usual
-    resize = asked.resize or noted.get("resize_shorter_side")
-    if asked.image_size or not resize:
-        resize = asked.resize or (size if small else default_resize(size))
-    guess = _IMAGENET if channels == 3 else {}
-    mean = asked.mean or noted.get("mean") or guess.get("mean")
-    std = asked.std or noted.get("std") or guess.get("std")
+    size = image_size or noted.get("centre_crop") or usual
+    if not (resize or image_size):
+        resize = noted.get("resize_shorter_side")
+    guess = {"mean": [*IMAGENET_MEAN], "std": [*IMAGENET_STD]} if channels == 3 else {}
+    mean = mean or noted.get("mean") or guess.get("mean")
+    std = std or noted.get("std") or guess.get("std")
     if not (mean and std):
         raise InterchangeError(
             f"the encoder takes {channels} channels, for which there is no usual "
@@ -120,7 +110,7 @@ def _preprocessing(asked, encoder, noted):
         )
     return {
         "image_size": size,
-        "resize": resize,
+        "resize": resize or (size if small else default_resize(size)),
         "mean": mean,
         "std": std,
         "channels": channels,
