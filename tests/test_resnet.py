@@ -1,5 +1,9 @@
 """ResNets against torchvision's, recorded and in PyTorch; settings, dtypes, saving."""
 
+import subprocess
+import sys
+import textwrap
+
 import keras_cv
 import numpy as np
 import pytest
@@ -149,6 +153,42 @@ def test_convolutions_start_with_kaiming_normal_of_the_fan_out():
     expected = np.sqrt(2 / (9 * 256))
     assert kernel.std() == pytest.approx(expected, rel=0.01)
     assert np.abs(kernel).max() > 3 * expected  # untruncated
+
+
+def test_narrow_strided_shortcut_is_the_convolution(policy):
+    policy("float64")
+    layer = ResNet18(width=4, stem="cifar").get_layer("layer2_0_downsample_0")
+    x = tf.Variable(np.random.default_rng(0).normal(size=(2, 9, 8, 4)))
+    with tf.GradientTape(persistent=True) as tape:
+        got = layer(x)
+        expected = tf.nn.conv2d(x, layer.kernel, 2, "VALID")
+        sums = tf.reduce_sum(got**2), tf.reduce_sum(expected**2)
+    np.testing.assert_allclose(got, expected, atol=1e-12)
+    for leaf in (x, layer.kernel):
+        first, second = (tape.gradient(value, leaf) for value in sums)
+        np.testing.assert_allclose(first, second, atol=1e-11)
+
+
+def test_gradients_of_narrow_networks_overrun_no_memory():
+    """In a process of its own, which such an overrun ends."""
+    code = """
+        import numpy as np, tensorflow as tf
+        from moco_tf.encoders import ResNet
+        encoder = ResNet(depths=(1, 1, 1, 1), block="basic", width=4, stem="cifar")
+        images = tf.random.normal((4, 64, 64, 3))
+        @tf.function
+        def gradients():
+            with tf.GradientTape() as tape:
+                loss = tf.reduce_sum(encoder(images, training=True) ** 2)
+            return tape.gradient(loss, encoder.trainable_variables)
+        for _ in range(60):
+            gradients()
+            room = [np.ones(np.random.randint(1, 4000)) for _ in range(50)]
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True
+    )
+    assert done.returncode == 0, (done.returncode, done.stderr[-500:])
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import keras_cv
+import tensorflow as tf
 from tensorflow import keras
 
 from moco_tf.encoders.batchnorm import BatchNormalization
@@ -105,12 +106,28 @@ class ResNet(keras_cv.models.Backbone):
         }
 
 
+@keras.saving.register_keras_serializable(package="moco_tf")
+class _Convolution(keras.layers.Conv2D):
+    """A `Conv2D` whose gradient does not overrun memory.
+
+    Of a narrow input, oneDNN's strided 1x1 convolution writes its gradient's workspace
+    past its end (github.com/uxlfoundation/oneDNN/issues/6035); of an input that has
+    been thinned out beforehand it does not.
+    """
+
+    def convolution_op(self, inputs, kernel):
+        stride = self.strides[0]
+        if stride == 1 or self.kernel_size != (1, 1) or inputs.shape[-1] >= 16:
+            return super().convolution_op(inputs, kernel)
+        return tf.nn.conv2d(inputs[:, ::stride, ::stride], kernel, 1, "VALID")
+
+
 def _convolution(x, filters, size, stride, name):
     padding = (size - 1) // 2
     if stride > 1 and padding:
         # "same" pads a strided convolution more on one side than on the other.
         x = keras.layers.ZeroPadding2D(padding, name=f"{name}_pad")(x)
-    return keras.layers.Conv2D(
+    return _Convolution(
         filters,
         size,
         strides=stride,
