@@ -25,7 +25,7 @@ def events(tmp_path_factory):
     folder = tmp_path_factory.mktemp("board")
     with pytest.MonkeyPatch.context() as patch:
         strip_runs(patch, board=True)
-        pretrain(small(folder, "log.histograms=true"))
+        pretrain(small(folder, "log.histograms=true", "log.every_steps=1"))
     keep_all = dict.fromkeys(("scalars", "tensors", "images", "histograms"), 0)
     read = EventAccumulator(str(folder / "run" / "tensorboard"), keep_all)
     return read.Reload()
@@ -56,6 +56,11 @@ def test_untrained_encoder_is_the_point_at_epoch_0(events):
 
     assert steps("probe/knn") == [0, 2]
     assert steps("contrast/loss") == [1, 2]
+
+
+def test_steps_are_counted_over_the_whole_run(events):
+    for name in ("loss", "gradient_norm", "weight_norm", "images_per_second"):
+        assert [event.step for event in events.Tensors(f"steps/{name}")] == [1, 2, 3, 4]
 
 
 def test_every_tag_has_a_description_of_its_own(events):

@@ -5,6 +5,7 @@ from moco_tf.callbacks.divergence import FiniteLoss
 from moco_tf.callbacks.health import TrainingHealth
 from moco_tf.callbacks.logs import HistoryCSV, TensorBoard
 from moco_tf.callbacks.probes import KNN, LinearProbe
+from moco_tf.callbacks.profile import Profile
 from moco_tf.callbacks.within import WithinEpoch
 from moco_tf.report.progress import Progress
 
@@ -14,6 +15,7 @@ __all__ = [
     "FiniteLoss",
     "HistoryCSV",
     "LinearProbe",
+    "Profile",
     "Progress",
     "RunError",
     "TensorBoard",

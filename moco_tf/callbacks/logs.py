@@ -16,6 +16,7 @@ from tensorboard.plugins.hparams import api as hparams
 from tensorflow import keras
 
 from moco_tf.callbacks.measures import MEASURES, OTHER
+from moco_tf.callbacks.steps import StepFigures
 from moco_tf.evaluation.knn.gallery import Album
 
 
@@ -71,6 +72,9 @@ class TensorBoard(keras.callbacks.Callback):
             (height, width, 3), or gives None where it has nothing to show.
         every: epochs between pictures; the first are drawn before training, the last
             after it.
+        every_steps: steps between scalars within an epoch, "steps/" before their names,
+            which this callback counts over the whole run; None writes none.
+        batch_size: of the global batch, for the speed of these steps.
         histograms: also write how weights and embeddings are distributed, when
             pictures are drawn.
         hyperparameters: name -> value, to compare runs by.
@@ -85,6 +89,8 @@ class TensorBoard(keras.callbacks.Callback):
         untrained: Mapping[str, float] | None = None,
         pictures: Mapping[str, Callable[[int], np.ndarray | None]] | None = None,
         every: int = 1,
+        every_steps: int | None = None,
+        batch_size: int = 1,
         histograms: bool = False,
         hyperparameters: Mapping[str, object] | None = None,
         album: Album | None = None,
@@ -95,8 +101,11 @@ class TensorBoard(keras.callbacks.Callback):
         self.log_dir = pathlib.Path(log_dir)
         self.untrained = untrained or {}
         self.pictures, self.every = pictures or {}, every
+        self.every_steps, self.batch_size = every_steps, batch_size
         self.histograms, self.hyperparameters = histograms, hyperparameters
         self.album = album
+        # Otherwise Keras turns the logs into numbers every step.
+        self._supports_tf_logs = True
 
     def on_train_begin(self, logs: dict | None = None) -> None:
         """Opens the files and writes the hyper-parameters."""
@@ -108,10 +117,19 @@ class TensorBoard(keras.callbacks.Callback):
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
         """Before the first epoch, writes what is known of the untrained encoder."""
+        if self.every_steps:
+            self._figures = StepFigures(self.model, self.batch_size)
         if epoch == 0 and self.is_untrained:
             with self._writer.as_default(step=0):
                 _write_scalars(self.untrained)
                 self._draw(0)
+
+    def on_train_batch_end(self, batch: int, logs: dict) -> None:
+        """Writes scalars of the last steps when their turn has come."""
+        if self.every_steps and (batch + 1) % self.every_steps == 0:
+            step = int(self.model.optimizer.iterations.numpy())
+            with self._writer.as_default(step=step):
+                _write_scalars(self._figures.since(), self.every_steps)
 
     def on_epoch_end(self, epoch: int, logs: dict) -> None:
         """Writes the epoch's scalars and, when their turn has come, the pictures."""
@@ -173,8 +191,12 @@ def _sprites(images, largest=64):
     return sheet.reshape(side * size, side * size, channels), size
 
 
-def _write_scalars(values):
+def _write_scalars(values, steps=None):
+    """Writes figures of an epoch, or of so many steps."""
     for name, value in values.items():
         measure = MEASURES.get(name, OTHER)
-        tag = f"{measure.group}/{name}"
-        tf.summary.scalar(tag, value, description=measure.about)
+        tag, about = f"{measure.group}/{name}", measure.about
+        if steps:
+            tag = f"steps/{name}"
+            about = f"Each {steps} steps: {about.replace('the epoch', 'these')}"
+        tf.summary.scalar(tag, value, description=about)

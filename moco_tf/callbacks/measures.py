@@ -76,6 +76,15 @@ MEASURES = {
         "the untrained encoder.",
     ),
     "learning_rate": Measure("optimizer", "At the end of the epoch."),
+    "gradient_norm": Measure(
+        "optimizer",
+        "Norm of the global batch's gradient, mean over the epoch; where it rises "
+        "without end, the run diverges.",
+    ),
+    "weight_norm": Measure(
+        "optimizer",
+        "Norm of all weights that the optimiser moves, at the end of the epoch.",
+    ),
     "images_per_second": Measure(
         "speed", "Over the epoch, without probes and checkpoints."
     ),

@@ -13,6 +13,7 @@ from tensorflow import keras
 
 from moco_tf.callbacks.checkpoints import is_whole, restore, whole_or_none
 from moco_tf.callbacks.divergence import require_finite
+from moco_tf.callbacks.steps import running_sums
 from moco_tf.distribution import hosts, of_hosts
 from moco_tf.stops import TRY_AGAIN, Asked, Stopped
 
@@ -199,7 +200,7 @@ class WithinEpoch(keras.callbacks.Callback):
 
     def _running(self):
         # As they are on each replica: TensorFlow would save and share out their sum.
-        return np.array([part.numpy() for part in self._parts_of_means()], np.float64)
+        return running_sums(self.model).ravel()
 
     def _go_on(self, values):
         parts = self._parts_of_means()

@@ -16,6 +16,7 @@ _MAY_CHANGE = {
     "data.manual_dir",
     "data.decode_threads",
     "data.max_unreadable",
+    "log.every_steps",
     "log.histograms",
     "distribution.gpus",
     "monitor.data_dir",
@@ -24,6 +25,8 @@ _MAY_CHANGE = {
     "train.checkpoint_every",
     "train.checkpoint_minutes",
     "train.keep_checkpoints",
+    "train.profile",
+    "train.stall_minutes",
 }
 
 

@@ -162,6 +162,10 @@ class Train:
         keep_checkpoints: Latest checkpoints kept.
         checkpoint_minutes: Minutes between checkpoints within an epoch, which is then
             continued where it was (null: only when the process is asked to stop).
+        stall_minutes: Minutes without a step after which the log says what the run
+            waits for (null: never).
+        profile: First and last step, counted from 1, that TensorFlow's profiler
+            records into tensorboard/ (null: none).
         steps_per_epoch: Cut each epoch to so many steps, for rehearsals (null: all).
         start_from: Run directory whose last checkpoint gives the first weights (both
             encoders, the queue), such as a finished run's that should train longer; the
@@ -176,6 +180,8 @@ class Train:
     checkpoint_every: int = limited(1, at_least(1))
     keep_checkpoints: int = limited(2, at_least(1))
     checkpoint_minutes: Optional[float] = limited(10.0, POSITIVE)
+    stall_minutes: Optional[float] = limited(10.0, POSITIVE)
+    profile: Optional[tuple[int, int]] = limited(None, rising("steps", "[100, 110]"))
     steps_per_epoch: Optional[int] = limited(None, at_least(1))
     start_from: Optional[str] = None
 
@@ -235,9 +241,12 @@ class Log:
     """What is written for the eye while a run trains.
 
     Attributes:
+        every_steps: Steps between figures within an epoch in TensorBoard, norms of
+            gradients and weights too (null: only epochs).
         histograms: Show in TensorBoard how weights and embeddings are distributed.
     """
 
+    every_steps: Optional[int] = limited(50, at_least(1))
     histograms: bool = False
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import time
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -19,6 +20,7 @@ from moco_tf.methods.views import Views, own_positions, two_view_batch
 
 # Embeddings kept by methods without a queue; enough to see how far they spread.
 RECENT = 1024
+GRADIENT = "gradient_norm"
 
 
 class ContrastiveModel(keras.Model):
@@ -36,6 +38,11 @@ class ContrastiveModel(keras.Model):
             `seeds`, it gets those of the batch; if it takes `training`, False asks it
             for normalisation alone.
         input_seconds: seconds that training has waited for batches, ever growing.
+        measures_gradients: whether steps record "gradient_norm", that of the global
+            batch's gradient. Set it before the first step.
+        steps_made: by `fit` of this model, ever growing.
+        doing: what `fit` does now: waits for "images", runs a "step", or what comes
+            "after" it, callbacks.
     """
 
     def __init__(
@@ -64,10 +71,13 @@ class ContrastiveModel(keras.Model):
         self.augment = augment
         self.variable_type = keras.mixed_precision.global_policy().variable_dtype
         self.input_seconds = 0.0
+        self.measures_gradients = False
+        self.steps_made, self.doing = 0, "after"
         self._means: dict[str, keras.metrics.Metric] = {}
         self._add_means(
-            "loss", "top1", "top5", "positive_similarity", "negative_similarity"
-        )
+            "loss", "top1", "top5", "positive_similarity", "negative_similarity",
+            GRADIENT,
+        )  # fmt: skip
         self.built = True
         # What Keras would take from a first call, to save a SavedModel before one.
         dtype = self.variable_type if augment is None else tf.uint8
@@ -214,7 +224,11 @@ class ContrastiveModel(keras.Model):
         """Adds values of this step to the running means and returns those."""
         for name, value in values.items():
             self._means[name].update_state(tf.cast(value, self._means[name].dtype))
-        return {name: mean.result() for name, mean in self._means.items()}
+        return {
+            name: mean.result()
+            for name, mean in self._means.items()
+            if name != GRADIENT or self.measures_gradients
+        }
 
     def record_contrast(self, *results: Contrast, **values: tf.Tensor) -> dict:
         """Records what contrasts gave, their mean where there are several, and more."""
@@ -270,7 +284,19 @@ class ContrastiveModel(keras.Model):
         gradients = tape.gradient(scaled, variables)
         if hasattr(self.optimizer, "get_unscaled_gradients"):
             gradients = self.optimizer.get_unscaled_gradients(gradients)
-        self.optimizer.apply_gradients(zip(gradients, variables))
+        # What apply_gradients would do first; the norm is of what it is given.
+        optimizer: Any = getattr(self.optimizer, "inner_optimizer", self.optimizer)
+        pairs = optimizer.aggregate_gradients(list(zip(gradients, variables)))
+        if self.measures_gradients:
+            self._measure([gradient for gradient, _ in pairs])
+        self.optimizer.apply_gradients(pairs, skip_gradients_aggregation=True)
+
+    def _measure(self, gradients):
+        norm = tf.linalg.global_norm(gradients)
+        # float16's loss scaling skips a step whose gradients overflow.
+        counts = tf.cast(tf.math.is_finite(norm), self.variable_type)
+        norm = tf.math.multiply_no_nan(tf.cast(norm, self.variable_type), counts)
+        self._means[GRADIENT].update_state(norm, counts)
 
     def get_config(self) -> dict:
         """Returns the constructor's arguments, which are attributes of their names."""
@@ -315,10 +341,13 @@ class ContrastiveModel(keras.Model):
         self.train_tf_function = run
 
         def train_function(iterator):
-            start = time.perf_counter()
+            start, self.doing = time.perf_counter(), "images"
             batch = next(iterator)
             self.input_seconds += time.perf_counter() - start
-            return run(batch)
+            self.doing = "step"
+            logs = run(batch)
+            self.steps_made, self.doing = self.steps_made + 1, "after"
+            return logs
 
         self.train_function: Callable | None = train_function
         return train_function

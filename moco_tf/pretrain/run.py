@@ -26,6 +26,7 @@ from moco_tf.pretrain.claim import claimed
 from moco_tf.pretrain.finish import close
 from moco_tf.pretrain.images import Images
 from moco_tf.pretrain.past import restore
+from moco_tf.pretrain.stall import stalls_told
 from moco_tf.pretrain.watch import watch
 from moco_tf.stops import listening
 
@@ -126,14 +127,15 @@ def _fit(config, model, images, past, watched):
     if past.epochs == config.train.epochs:
         return
     announce_columns(config, model)
-    model.fit(
-        images.batches(past.epochs * images.steps + past.step),
-        epochs=config.train.epochs,
-        initial_epoch=past.epochs,
-        steps_per_epoch=images.steps,
-        callbacks=watched.callbacks,
-        verbose=0,
-    )
+    with stalls_told(model, config.train.stall_minutes):
+        model.fit(
+            images.batches(past.epochs * images.steps + past.step),
+            epochs=config.train.epochs,
+            initial_epoch=past.epochs,
+            steps_per_epoch=images.steps,
+            callbacks=watched.callbacks,
+            verbose=0,
+        )
 
 
 def _interrupted(error, run_dir):

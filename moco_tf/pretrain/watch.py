@@ -73,6 +73,7 @@ def watch(
     measured = {probe.name: probe.title for probe in probes}
     progress = callbacks.Progress(columns={**CONTRAST, **measured, **SPEED})
     progress.first_epoch, progress.first_step = past.epochs, past.step
+    model.measures_gradients = config.log.every_steps is not None
     watchers = [
         callbacks.FiniteLoss(),
         callbacks.TrainingHealth(config.train.batch_size, past.step),
@@ -83,6 +84,8 @@ def watch(
             untrained=baselines.get("untrained"),
             pictures=board_pictures(config, model, monitor, album, images.shown),
             every=config.monitor.every or max(1, config.train.epochs // 10),
+            every_steps=config.log.every_steps,
+            batch_size=config.train.batch_size,
             histograms=config.log.histograms,
             hyperparameters=config.hyperparameters,
             album=album,
@@ -92,6 +95,10 @@ def watch(
         past.within,
         progress,
     ]
+    if config.train.profile is not None:
+        done = past.epochs * images.steps + past.step
+        board = run_dir / "tensorboard"
+        watchers.append(callbacks.Profile(board, *config.train.profile, done))
     return Watch(monitor, album, baselines, watchers)
 
 

@@ -1,0 +1,81 @@
+"""What happens between two looks at a run within an epoch."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+import tensorflow as tf
+
+from moco_tf.methods.base import ContrastiveModel
+
+
+def running_sums(model: ContrastiveModel) -> np.ndarray:
+    """What lies behind a model's running means, on each replica of this host.
+
+    Returns:
+        float64 (means, 2, replicas): the sums and the counts.
+    """
+    strategy = model.distribute_strategy
+    return np.array(
+        [
+            [
+                # TensorFlow itself would give the sum over replicas, and over hosts
+                # only where all of them ask.
+                [part.numpy() for part in strategy.experimental_local_results(variable)]
+                for variable in mean.variables
+            ]
+            for mean in model.metrics
+        ],
+        np.float64,
+    )
+
+
+class StepFigures:
+    """Figures of this host over the steps since the last look, at the cost of a look.
+
+    Args:
+        model: in training.
+        batch_size: of the global batch.
+    """
+
+    def __init__(self, model: ContrastiveModel, batch_size: int):
+        self._model, self._batch_size = model, batch_size
+        self._norm = tf.function(tf.linalg.global_norm)
+        self.begin()
+
+    def begin(self) -> None:
+        """Forgets what lies behind, as at an epoch's start."""
+        self._look(running_sums(self._model))
+
+    def since(self) -> dict[str, float]:
+        """The means over the steps since the last look, and what else is known.
+
+        Returns:
+            The model's own measures, "learning_rate", "weight_norm" (of all that the
+            optimiser moves), "images_per_second" and "input_wait".
+        """
+        model, steps, waited = self._model, self._steps, self._waited
+        began, before = self._began, self._sums
+        # Waits for the device, so that the time below is that of the steps.
+        now = running_sums(model)
+        self._look(now)
+        sums, counts = (now - before).sum(axis=2).T
+        trained, seconds = self._steps - steps, self._began - began
+        means = {
+            mean.name: total / count
+            for mean, total, count in zip(model.metrics, sums, counts)
+            if count
+        }
+        return {
+            **means,
+            "learning_rate": float(model.optimizer.learning_rate.numpy()),
+            "weight_norm": float(self._norm(model.trained_variables)),
+            "images_per_second": trained * self._batch_size / seconds,
+            "input_wait": (self._waited - waited) / seconds,
+        }
+
+    def _look(self, sums):
+        self._sums, self._began = sums, time.perf_counter()
+        self._waited = self._model.input_seconds
+        self._steps = int(self._model.optimizer.iterations.numpy())

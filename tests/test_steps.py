@@ -1,0 +1,115 @@
+"""Within an epoch: gradient norms, means between two looks, stalls, profiles."""
+
+import logging
+import time
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from conftest import mirrored
+from tensorflow import keras
+from test_collectives import METHODS, made
+from test_pretrain import small
+from tiny import noise_batches, small_encoder
+
+import moco_tf
+from moco_tf.callbacks.steps import StepFigures
+from moco_tf.optimizers import SGD
+from moco_tf.pretrain import pretrain
+from moco_tf.pretrain.stall import stalls_told
+
+
+@pytest.mark.parametrize("collectives", [False, True])
+@pytest.mark.parametrize("replicas", [1, 2])
+@pytest.mark.parametrize("method", METHODS)
+def test_gradient_norm_is_that_of_the_step_taken(method, replicas, collectives, policy):
+    if collectives and (replicas == 1 or method not in ("MoCo", "SimCLR")):
+        pytest.skip("the same path as without")
+    policy("float64")
+    model = made(method, replicas, collectives)
+    model.measures_gradients = True
+    with mirrored(replicas, collectives).scope():
+        # Without momentum and decay a step is the rate times the gradient.
+        model.compile(SGD(0.125, momentum=0, weight_decay=0))
+    before = [weight.numpy() for weight in model.trained_variables]
+    logs = model.fit(noise_batches(1), verbose=0).history
+    steps = [w.numpy() - b for w, b in zip(model.trained_variables, before)]
+    norm = np.sqrt(sum(np.sum(step**2) for step in steps)) / 0.125
+    assert norm > 0
+    np.testing.assert_allclose(logs["gradient_norm"], norm, rtol=1e-6)
+
+
+def test_norm_of_a_step_that_float16_skips_does_not_count(policy):
+    policy("mixed_float16")
+    model = moco_tf.MoCo(small_encoder(), dim=4, queue_size=32, bn_groups=1)
+    model.measures_gradients = True
+    scaled = keras.mixed_precision.LossScaleOptimizer(
+        SGD(0.1), dynamic=True, initial_scale=2.0**60
+    )
+    model.compile(scaled)
+    logs = model.fit(noise_batches(2), verbose=0).history
+    assert logs["gradient_norm"] == [0] and int(scaled.iterations.numpy()) == 2
+
+
+def test_figures_are_of_the_steps_since_the_last_look():
+    model = made("MoCo", 2, False)
+    model.measures_gradients = True
+    looks, means = [], []
+
+    class Look(keras.callbacks.Callback):
+        def on_epoch_begin(self, epoch, logs=None):
+            self.figures = StepFigures(model, 16)
+
+        def on_train_batch_end(self, batch, logs):
+            means.append({name: m.result().numpy() for name, m in model._means.items()})
+            if batch in (0, 3):
+                looks.append(self.figures.since())
+
+    model.fit(noise_batches(4), verbose=0, callbacks=[Look()])
+    first, second = looks
+    for name in ("loss", "top5", "gradient_norm", "negative_similarity"):
+        assert first[name] == pytest.approx(means[0][name])
+        of_three = (4 * means[3][name] - means[0][name]) / 3
+        assert second[name] == pytest.approx(of_three, rel=1e-5), name
+    weights = np.concatenate([w.numpy().ravel() for w in model.trained_variables])
+    assert second["weight_norm"] == pytest.approx(np.linalg.norm(weights))
+    assert second["learning_rate"] == pytest.approx(0.05)
+    assert second["images_per_second"] > 0 <= second["input_wait"] < 1
+
+
+@pytest.mark.parametrize(
+    ("doing", "words"),
+    [("images", "waits for images"), ("step", "is in a step"), ("after", "is between")],
+)
+def test_stall_is_told_with_its_place_and_less_and_less_often(caplog, doing, words):
+    model = SimpleNamespace(steps_made=0, doing=doing)
+    with caplog.at_level(logging.WARNING, "moco_tf"), stalls_told(model, 0.002):
+        time.sleep(1.0)
+    lines = [record.getMessage() for record in caplog.records]
+    assert 2 <= len(lines) <= 4  # after 0.12, 0.24, 0.48 and 0.96 s
+    assert all(words in line and "test_steps.py" in line for line in lines)
+
+
+def test_run_that_goes_on_and_one_that_has_failed_tell_nothing(caplog):
+    model = SimpleNamespace(steps_made=0, doing="step")
+    with caplog.at_level(logging.WARNING, "moco_tf"):
+        with stalls_told(model, 0.005):
+            for _ in range(10):
+                time.sleep(0.1)
+                model.steps_made += 1
+        with pytest.raises(KeyboardInterrupt), stalls_told(model, 0.005):
+            raise KeyboardInterrupt
+        time.sleep(0.5)
+    assert not caplog.records
+
+
+def test_profile_and_stalls_of_a_run(tmp_path, bare, capfd):
+    config = small(
+        tmp_path, "train.profile=[2,3]", "monitor.every=0", "train.stall_minutes=1e-4"
+    )
+    pretrain(config)
+    (folder,) = (config.run_dir / "tensorboard" / "plugins" / "profile").iterdir()
+    (file,) = folder.glob("*.xplane.pb")
+    assert b"IteratorGetNext" in file.read_bytes()
+    # Tracing the step takes seconds.
+    assert "The run is in a step" in " ".join("".join(capfd.readouterr()).split())
