@@ -109,6 +109,8 @@ class TensorBoard(keras.callbacks.Callback):
 
     def on_train_begin(self, logs: dict | None = None) -> None:
         """Opens the files and writes the hyper-parameters."""
+        if self.every_steps:
+            self._figures = StepFigures(self.model, self.batch_size)
         self.log_dir.mkdir(parents=True, exist_ok=True)
         self._writer = tf.summary.create_file_writer(str(self.log_dir))
         if self.hyperparameters:
@@ -118,7 +120,7 @@ class TensorBoard(keras.callbacks.Callback):
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
         """Before the first epoch, writes what is known of the untrained encoder."""
         if self.every_steps:
-            self._figures = StepFigures(self.model, self.batch_size)
+            self._figures.begin()
         if epoch == 0 and self.is_untrained:
             with self._writer.as_default(step=0):
                 _write_scalars(self.untrained)
