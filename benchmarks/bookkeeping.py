@@ -2,8 +2,8 @@
 
 Steps of MoCo v2 on CIFAR-10's narrow ResNet-18 (batch 128, on noise) in `fit`, in turns
 without a look and with figures every 50 steps and the gradient's norm at each; then one
-look and one checkpoint of that network and of ResNet-50 with 65,536 keys, apart. All are
-medians of the rounds. Takes some seven minutes on two cores.
+look and one checkpoint of that network and of ResNet-50 with 65,536 keys, apart. All
+are medians of the rounds. Takes some seven minutes on two cores.
 """
 
 from __future__ import annotations

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import json
 import logging
 import os
 import pathlib
+import re
 from collections.abc import Iterator, Sequence
 
 import tensorflow as tf
 from tensorflow.python.data.ops import multi_device_iterator_ops
+from tensorflow.python.distribute import collective_all_reduce_strategy
 
+from moco_tf.cluster import find_cluster
 from moco_tf.lanes import install
 from moco_tf.mistakes import Mistake
+from moco_tf.stops import TRY_AGAIN
 
 log = logging.getLogger("moco_tf")
 
@@ -25,24 +28,32 @@ class DistributionError(Mistake):
     """The machine cannot give the replicas that were asked for."""
 
 
+class HostLost(Mistake):
+    """Another host no longer answers; a run goes on once all are started again."""
+
+    exit_code = TRY_AGAIN
+
+
 def make_strategy(
     replicas: int | None = None, gpus: Sequence[int] | None = None
 ) -> tf.distribute.Strategy:
     """Chooses how training is spread over devices.
 
     Args:
-        replicas: how many devices; None takes every visible GPU, or the CPU
-            once. On a machine without GPUs, N logical CPU devices are made, a
-            rehearsal of an N-GPU run.
+        replicas: how many devices, of each worker where there are several; None takes
+            every visible GPU, or the CPU once. On a machine without GPUs, N logical CPU
+            devices are made, a rehearsal of an N-GPU run.
         gpus: indices of the GPUs to use; None allows all, () none: then the CPU
             serves as on a machine without GPUs.
 
     Returns:
         The default strategy for one device, `MirroredStrategy` for several, and
-        `MultiWorkerMirroredStrategy` when TF_CONFIG names several workers.
+        `MultiWorkerMirroredStrategy` where TF_CONFIG or Slurm names workers. It is made
+        once all of them have come.
 
     Raises:
         DistributionError: if there are fewer devices than asked for.
+        ClusterError: if TF_CONFIG cannot be used.
     """
     present = tf.config.list_physical_devices("GPU")
     if gpus is not None:
@@ -65,14 +76,8 @@ def make_strategy(
         # Once TensorFlow is running, as in a notebook, it has taken its memory.
         with contextlib.suppress(RuntimeError):
             tf.config.experimental.set_memory_growth(gpu, True)
-    if "TF_CONFIG" in os.environ:
-        if replicas is not None:
-            raise DistributionError(
-                f"distribution.replicas={replicas} does not go with TF_CONFIG, whose "
-                "workers take all GPUs that they see, or their CPU once; leave it out."
-            )
-        _untune_devices()
-        return tf.distribute.MultiWorkerMirroredStrategy()
+    if cluster := find_cluster():
+        return _over_hosts(cluster, replicas, present)
     count = replicas or max(1, len(present))
     if present and count > len(present):
         raise DistributionError(
@@ -88,6 +93,38 @@ def make_strategy(
         plain = tf.distribute.ReductionToOneDevice
         return mirrored(tuple(f"CPU:{i}" for i in range(count)), plain)
     return mirrored(tuple(f"GPU:{i}" for i in range(count)))
+
+
+def _over_hosts(cluster, replicas, gpus):
+    if gpus and replicas not in (None, len(gpus)):
+        raise DistributionError(
+            f"distribution.replicas={replicas} does not go with several workers, which "
+            f"take all {len(gpus)} GPUs that they see; leave it out, or choose some by "
+            "distribution.gpus."
+        )
+    others = [a for i, a in enumerate(cluster.addresses) if i != cluster.index]
+    if others:
+        log.info("Waiting for the other workers: %s.", ", ".join(others))
+    _untune_devices()
+    if gpus or replicas in (None, 1):
+        return tf.distribute.MultiWorkerMirroredStrategy()
+    _make_logical_cpus(replicas)
+    return _rehearsed(replicas)
+
+
+def _rehearsed(replicas):
+    """Workers of several logical CPUs each, for which TensorFlow has no option."""
+    kind = collective_all_reduce_strategy.CollectiveAllReduceExtended
+    usual = kind._initialize_local_devices
+
+    def several(extended, resolver, worker):
+        return tuple(f"{worker}/device:CPU:{i}" for i in range(replicas)), "CPU"
+
+    kind._initialize_local_devices = several
+    try:
+        return tf.distribute.MultiWorkerMirroredStrategy()
+    finally:
+        kind._initialize_local_devices = usual
 
 
 @functools.cache
@@ -161,6 +198,8 @@ def together(strategy: tf.distribute.Strategy) -> Iterator[None]:
     failure = None
     try:
         yield
+    except tf.errors.UnavailableError:
+        raise  # then no host can be asked
     except Exception as error:
         failure = error
     failed = of_hosts(strategy, int(failure is not None))
@@ -174,20 +213,29 @@ def together(strategy: tf.distribute.Strategy) -> Iterator[None]:
         )
 
 
+@contextlib.contextmanager
+def lost_hosts_told(run_dir: str | os.PathLike) -> Iterator[None]:
+    """Tells in a sentence that another host has died in the body.
+
+    Raises:
+        HostLost: once TensorFlow has missed it, after some ten seconds.
+    """
+    try:
+        yield
+    except tf.errors.UnavailableError as error:
+        task = re.search(r"/job:(\w+)(?:/replica:\d+)?/task:(\d+)", str(error))
+        if not task:
+            raise
+        raise HostLost(
+            f"{task[1]} {task[2]} no longer answers, so the run in {run_dir} cannot go "
+            "on; start the same command on all hosts again, and it goes on from its "
+            "last checkpoint."
+        ) from error
+
+
 def local_replicas(strategy: tf.distribute.Strategy) -> int:
     """How many replicas each host has; keys are shuffled only among these."""
     return strategy.num_replicas_in_sync // hosts(strategy)
-
-
-def worker_index() -> int:
-    """Which worker of TF_CONFIG this process is; 0 where there is only one.
-
-    A chief counts first, then the workers, each kind from 0 in TF_CONFIG.
-    """
-    config = json.loads(os.environ.get("TF_CONFIG", "{}"))
-    task, cluster = config.get("task", {}), config.get("cluster", {})
-    before = len(cluster.get("chief", ())) if task.get("type") == "worker" else 0
-    return before + task.get("index", 0)
 
 
 def _show_only(gpus: Sequence[tf.config.PhysicalDevice]) -> None:

@@ -8,8 +8,11 @@ import os
 class Mistake(ValueError):
     """Told in one sentence: what was found, what was expected, how to mend it.
 
-    The commands print it and exit with 2; from Python it is an exception as any other.
+    The commands print it and exit with its code; from Python it is an exception as any
+    other.
     """
+
+    exit_code = 2
 
 
 def require_plain(path: str | os.PathLike, what: str, kind: type[Mistake]) -> None:

@@ -15,28 +15,6 @@ from moco_tf.methods import moco
 from moco_tf.optimizers import SGD
 
 ALONE = {"worker": ["a:1", "b:1"]}
-WITH_CHIEF = {"chief": ["a:1"], "worker": ["b:1", "c:1"]}
-
-
-@pytest.mark.parametrize(
-    ("cluster", "kind", "index", "place"),
-    [
-        (ALONE, "worker", 0, 0),
-        (ALONE, "worker", 1, 1),
-        (WITH_CHIEF, "chief", 0, 0),
-        (WITH_CHIEF, "worker", 0, 1),
-        (WITH_CHIEF, "worker", 1, 2),
-    ],
-)
-def test_workers_are_counted_from_the_chief(monkeypatch, cluster, kind, index, place):
-    task = {"type": kind, "index": index}
-    monkeypatch.setenv("TF_CONFIG", json.dumps({"cluster": cluster, "task": task}))
-    assert distribution.worker_index() == place
-
-
-def test_process_without_a_cluster_is_the_first_worker(monkeypatch):
-    monkeypatch.delenv("TF_CONFIG", raising=False)
-    assert distribution.worker_index() == 0
 
 
 @pytest.mark.parametrize("collectives", [False, True])
@@ -120,10 +98,13 @@ def test_a_gpu_that_is_not_there_is_said_with_what_is(monkeypatch):
             distribution.make_strategy(gpus=[2 if present else 0])
 
 
-def test_replicas_beside_tf_config_are_refused(monkeypatch):
-    monkeypatch.setenv("TF_CONFIG", json.dumps({"cluster": ALONE}))
-    with pytest.raises(distribution.DistributionError, match="does not go with TF_CO"):
-        distribution.make_strategy(replicas=2)
+def test_replicas_beside_workers_with_gpus_are_refused(monkeypatch):
+    task = {"type": "worker", "index": 0}
+    monkeypatch.setenv("TF_CONFIG", json.dumps({"cluster": ALONE, "task": task}))
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: ["0", "1"])
+    monkeypatch.setattr(tf.config.experimental, "set_memory_growth", lambda *_: None)
+    with pytest.raises(distribution.DistributionError, match="take all 2 GPUs"):
+        distribution.make_strategy(replicas=1)
 
 
 @pytest.mark.parametrize("collectives", [False, True])

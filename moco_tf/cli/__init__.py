@@ -21,6 +21,7 @@ from moco_tf.stops import CTRL_C, Stopped
 
 COMMANDS = {
     "train": "pretrain an encoder, or run a sweep of pretrainings",
+    "launch": "start a command as several workers on this machine",
     "evaluate": "judge an encoder: knn, linear, finetune, detect, compare, tables",
     "import": "turn a checkpoint of another project into a SavedModel",
     "export": "write an encoder as another tool's file",
@@ -64,7 +65,7 @@ def exit_code(run: Callable[[], int], stopped: Callable[[], str] | None = None) 
         return run()
     except Mistake as error:
         print(f"error: {error}", file=sys.stderr)
-        return 2
+        return error.exit_code
     except ModuleNotFoundError as error:
         if (error.name or "moco_tf").partition(".")[0] == "moco_tf":
             raise

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import pathlib
 import textwrap
 from collections.abc import Sequence
@@ -55,6 +56,8 @@ def main(argv: Sequence[str]) -> int:
     def stopped() -> str:
         if asked is None:
             return "."
+        if "TF_CONFIG" in os.environ:
+            return "; start the same command on all hosts again to continue."
         return f"; continue with: {command('train', '--resume', asked.run_dir)}"
 
     return cli.exit_code(run, stopped)

@@ -10,14 +10,15 @@ import tensorflow as tf
 from tensorflow import keras
 
 from moco_tf import callbacks
+from moco_tf.cluster import find_cluster
 from moco_tf.config import Config, ConfigError, validate
 from moco_tf.distribution import (
     DistributionError,
     hosts,
     local_replicas,
+    lost_hosts_told,
     make_strategy,
     together,
-    worker_index,
 )
 from moco_tf.log import hide_first_compilation, set_up_log
 from moco_tf.pretrain.announce import announce, announce_bank, announce_columns
@@ -57,6 +58,7 @@ def pretrain(config: Config, guide: bool = True) -> dict:
             another process trains there.
         DataError: if the data cannot be had, or differ between hosts.
         DistributionError: if another host has stopped.
+        HostLost: if another host has died.
         RunError: if a checkpoint cannot be read or written, or the loss diverges.
         InterchangeError: if the encoder cannot be exported.
         Stopped: if the process was asked to stop, by Ctrl-C, SIGTERM or SIGUSR1; what
@@ -68,13 +70,14 @@ def pretrain(config: Config, guide: bool = True) -> dict:
     except DistributionError as error:
         raise ConfigError(str(error)) from None
     validate(config, strategy.num_replicas_in_sync, hosts(strategy))
-    worker = worker_index()
-    if worker:
+    cluster = find_cluster()
+    if cluster and cluster.index:
         # Workers act in step, callbacks included, and each keeps files of its own.
         config = dataclasses.replace(
-            config, runs_dir=str(config.run_dir), name=f"worker-{worker}"
+            config, runs_dir=str(config.run_dir), name=f"worker-{cluster.index}"
         )
     with contextlib.ExitStack() as held:
+        held.enter_context(lost_hosts_told(config.run_dir))
         with together(strategy):
             run_dir = held.enter_context(claimed(config))
         # After the strategy, which may take signals for itself.
