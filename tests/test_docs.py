@@ -20,7 +20,7 @@ from commands import ROOT
 from doc_commands import commands, python_blocks
 from pretrained_runs import write_images
 
-from moco_tf.cli import weights
+from moco_tf.cli import launch, weights
 from moco_tf.cli.evaluate import parse_evaluation
 from moco_tf.cli.train import parse_args, parse_sweep
 
@@ -95,6 +95,8 @@ def test_command_is_one_that_the_program_takes(command, monkeypatch):
     if first == "make":
         assert re.search(rf"^{words[0]}:", (ROOT / "Makefile").read_text(), re.M)
         return
+    if first == "moco-tf" and words[0] == "launch":
+        words = launch._split(words[1:])[1]
     program = words.pop(0) if first == "python" else {"train": "train.py",
         "evaluate": "evaluate.py"}.get(words[0], "moco-tf")  # fmt: skip
     if first == "moco-tf" and program != "moco-tf":
@@ -210,7 +212,7 @@ def scaled(command):
     if "--help" in words or "--list" in words:
         return text
     more: list[str] = []
-    if words[1] == "train.py":
+    if words[1] in ("train.py", "launch"):
         more = [*SCALE["train.py"]]
         if "--sweep" in words:
             more += ["--seeds=[0]", "--monitor.every=1", "--monitor.max_train=100",
