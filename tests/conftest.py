@@ -2,11 +2,15 @@
 
 import os
 import pathlib
+import shutil
 import sys
+import tempfile
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 # Processes of tests share the cores: one thread each for the work inside an operation.
 os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
+# What is known of folders must be found out in each run of the tests.
+os.environ["MOCO_TF_CACHE"] = tempfile.mkdtemp(prefix="moco_tf-")
 
 import moco_tf  # before TensorFlow, whose Keras it chooses
 
@@ -30,6 +34,11 @@ tf.config.set_logical_device_configuration(
 tf.config.list_logical_devices()
 
 SHARED = pathlib.Path(__file__).resolve().parents[1].parent / "shared"
+
+
+def pytest_sessionfinish():
+    """Takes away what was known of folders."""
+    shutil.rmtree(os.environ["MOCO_TF_CACHE"], ignore_errors=True)
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from pretrained_runs import write_run
 from moco_tf.cli.evaluate import parse_evaluation
 from moco_tf.config import load_config
 from moco_tf.data import DataError
-from moco_tf.data.sources.folder import fingerprint
+from moco_tf.data.sources.listing import fingerprint
 from moco_tf.evaluation import evaluate
 from moco_tf.evaluation.labelled_sets import open_labelled_sets, resolve_labelled
 from moco_tf.evaluation.settings import LabelledData

@@ -12,6 +12,7 @@ TIERS = (
         "shell",
         "stops",
     ),
+    ("cluster",),
     (
         "config",
         "distribution",

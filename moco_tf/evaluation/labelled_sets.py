@@ -17,7 +17,7 @@ from moco_tf.config import ConfigError, Data
 from moco_tf.data.labelled import check_labels, evenly_spread, subset
 from moco_tf.data.pipeline import labelled_batches
 from moco_tf.data.sources import Source, check_same_classes, open_source
-from moco_tf.data.sources.folder import fingerprint
+from moco_tf.data.sources.listing import fingerprint
 from moco_tf.evaluation.cache import cached_features
 from moco_tf.evaluation.features import FeatureExtractor, Features
 from moco_tf.evaluation.finetune.settings import Finetune

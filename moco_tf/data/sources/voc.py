@@ -8,7 +8,7 @@ from xml.etree import ElementTree
 import numpy as np
 import tensorflow as tf
 
-from moco_tf.data.sources.folder import readable_files, some_names
+from moco_tf.data.sources.readable import readable_files, some_names
 from moco_tf.data.sources.source import DataError, Source
 from moco_tf.data.threads import CORES
 
