@@ -1,11 +1,13 @@
 """A run that diverges ends with a sentence, and keeps nothing of it."""
 
 import csv
+import json
 import pathlib
 
 import numpy as np
 import pytest
 import tensorflow as tf
+from pretrained_runs import write_images
 from test_pretrain import small
 from tiny import noise_batches, small_encoder
 
@@ -19,6 +21,7 @@ from moco_tf.callbacks import (
     divergence,
 )
 from moco_tf.callbacks.health import spread
+from moco_tf.data import open_source, two_views
 from moco_tf.optimizers import SGD
 from moco_tf.pretrain import pretrain
 
@@ -54,6 +57,35 @@ def test_diverging_run_saves_and_exports_nothing_and_keeps_the_checkpoint(
     assert not (config.run_dir / "saved_model").exists()
     rows = csv.DictReader((config.run_dir / "history.csv").read_text().splitlines())
     assert [row["epoch"] for row in rows] == ["1"]
+
+
+@pytest.mark.parametrize("replicas", [1, 2])
+def test_images_of_the_first_bad_step_are_kept(tmp_path, monkeypatch, bare, replicas):
+    write_images(tmp_path / "photos", 40)
+    config = small(
+        tmp_path, "train.epochs=2", "train.batch_size=16", "train.steps_per_epoch=5",
+        "monitor.every=0", "data.source=folder", f"data.data_dir={tmp_path}/photos",
+        f"distribution.replicas={replicas}", "method.bn_groups=2",
+    )  # fmt: skip
+    end = Progress.on_batch_end
+
+    def spoil(self, batch, logs):
+        end(self, batch, logs)
+        if (self._epoch, batch) == (1, 1):  # so that the third step's loss is the first
+            keys = self.model.queue.keys
+            keys.assign(tf.fill(keys.shape, np.nan))
+
+    monkeypatch.setattr(Progress, "on_batch_end", spoil)
+    with pytest.raises(RunError, match="finite up to step 2 of .*not_finite.json"):
+        pretrain(config)
+    kept = json.loads((config.run_dir / "report" / "not_finite.json").read_text())
+    assert [(batch["epoch"], batch["step"]) for batch in kept] == [(2, 2), (2, 3)]
+    source = open_source("folder", "train", data_dir=str(tmp_path / "photos"))
+    views = two_views(source, batch_size=16, image_size=16, seed=0, start_step=6)
+    for batch, expected in zip(kept, views):
+        ids = expected["id"].numpy().tolist()
+        assert batch["ids"] == ids
+        assert batch["files"] == [source.file_names[index] for index in ids]
 
 
 def test_weights_that_the_last_step_spoilt_are_not_saved(tmp_path):

@@ -1,7 +1,7 @@
 """Keras callbacks: probes, training health, logs, checkpoints, progress."""
 
 from moco_tf.callbacks.checkpoints import Checkpoints, RunError, newest_checkpoint
-from moco_tf.callbacks.divergence import FiniteLoss
+from moco_tf.callbacks.divergence import FiniteLoss, NotFinite
 from moco_tf.callbacks.health import TrainingHealth
 from moco_tf.callbacks.logs import HistoryCSV, TensorBoard
 from moco_tf.callbacks.probes import KNN, LinearProbe
@@ -15,6 +15,7 @@ __all__ = [
     "FiniteLoss",
     "HistoryCSV",
     "LinearProbe",
+    "NotFinite",
     "Profile",
     "Progress",
     "RunError",

@@ -8,10 +8,24 @@ import tensorflow as tf
 from tensorflow import keras
 
 from moco_tf.callbacks.checkpoints import RunError
+from moco_tf.callbacks.steps import finite_steps
 from moco_tf.distribution import together
 
 # Steps between two looks at the loss: each look waits for the device.
 _STEPS = 200
+
+
+class NotFinite(RunError):
+    """A run has diverged.
+
+    Attributes:
+        epoch: in which, counted from 0.
+        step: of that epoch, counted from 0, whose loss was the first not to be finite,
+            or would have been.
+    """
+
+    epoch: int
+    step: int
 
 
 class FiniteLoss(keras.callbacks.Callback):
@@ -23,7 +37,7 @@ class FiniteLoss(keras.callbacks.Callback):
     gradients overflow, not its loss.
 
     Raises:
-        RunError: at the end of such an epoch, or some steps after it happened.
+        NotFinite: at the end of such an epoch, or some steps after it happened.
     """
 
     def __init__(self):
@@ -54,7 +68,8 @@ def require_finite(model: keras.Model, logs: dict, epoch: int) -> None:
         epoch: counted from 0.
 
     Raises:
-        RunError: on all hosts, if the loss or the model is not finite on one.
+        NotFinite: on a host where the loss or the model is not finite.
+        DistributionError: on the others.
     """
     _require(model, math.isfinite(logs["loss"]), "loss", epoch)
     # The loss is of before that step, and ReLU turns NaN into 0 on a CPU.
@@ -70,9 +85,13 @@ def require_finite(model: keras.Model, logs: dict, epoch: int) -> None:
 def _require(model, finite, what, epoch):
     # Losses and running statistics are each host's own.
     with together(model.distribute_strategy):
-        if not finite:
-            raise RunError(
-                f"the {what} is not finite in epoch {epoch + 1}, of which nothing is "
-                "saved; the run has diverged, so start it again under another --name "
-                "with an optimizer.learning_rate ten times lower."
-            )
+        if finite:
+            return
+        good = finite_steps(model)
+        error = NotFinite(
+            f"the {what} is not finite in epoch {epoch + 1}, of which nothing is "
+            "saved; the run has diverged, so start it again under another --name "
+            "with an optimizer.learning_rate ten times lower."
+        )
+        error.epoch, error.step = epoch, good
+        raise error

@@ -7,7 +7,7 @@ import time
 import numpy as np
 import tensorflow as tf
 
-from moco_tf.methods.base import ContrastiveModel
+from moco_tf.methods.base import FINITE, ContrastiveModel
 
 
 def running_sums(model: ContrastiveModel) -> np.ndarray:
@@ -29,6 +29,14 @@ def running_sums(model: ContrastiveModel) -> np.ndarray:
         ],
         np.float64,
     )
+
+
+def finite_steps(model: ContrastiveModel) -> int:
+    """How many steps of the epoch had a finite loss on all replicas of this host."""
+    names = [mean.name for mean in model.metrics]
+    totals = running_sums(model)[names.index(FINITE), 0]
+    # After the first that is not, no replica's is.
+    return int(totals.sum() / len(totals))
 
 
 class StepFigures:
@@ -65,7 +73,7 @@ class StepFigures:
         means = {
             mean.name: total / count
             for mean, total, count in zip(model.metrics, sums, counts)
-            if count
+            if count and mean.name != FINITE
         }
         return {
             **means,

@@ -21,6 +21,8 @@ from moco_tf.methods.views import Views, own_positions, two_view_batch
 # Embeddings kept by methods without a queue; enough to see how far they spread.
 RECENT = 1024
 GRADIENT = "gradient_norm"
+# Share of the steps of an epoch whose loss was finite; not in the logs.
+FINITE = "finite"
 
 
 class ContrastiveModel(keras.Model):
@@ -76,7 +78,7 @@ class ContrastiveModel(keras.Model):
         self._means: dict[str, keras.metrics.Metric] = {}
         self._add_means(
             "loss", "top1", "top5", "positive_similarity", "negative_similarity",
-            GRADIENT,
+            GRADIENT, FINITE,
         )  # fmt: skip
         self.built = True
         # What Keras would take from a first call, to save a SavedModel before one.
@@ -222,12 +224,14 @@ class ContrastiveModel(keras.Model):
 
     def record(self, **values: tf.Tensor) -> dict[str, tf.Tensor]:
         """Adds values of this step to the running means and returns those."""
+        values[FINITE] = tf.math.is_finite(values["loss"])
         for name, value in values.items():
             self._means[name].update_state(tf.cast(value, self._means[name].dtype))
+        hidden = {FINITE} if self.measures_gradients else {FINITE, GRADIENT}
         return {
             name: mean.result()
             for name, mean in self._means.items()
-            if name != GRADIENT or self.measures_gradients
+            if name not in hidden
         }
 
     def record_contrast(self, *results: Contrast, **values: tf.Tensor) -> dict:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 
+import numpy as np
 import tensorflow as tf
 
 from moco_tf.config import Config, Data
@@ -71,6 +72,10 @@ class Images:
             return batches.rebatch(share, drop_remainder=True)
 
         return self._strategy.distribute_datasets_from_function(of_host)
+
+    def ids(self, step: int) -> np.ndarray:
+        """Ids of the images in the batch of all hosts after so many steps."""
+        return next(iter(self._two_views(start_step=step)))["id"].numpy()
 
     def shown(self, epochs: int = 0) -> dict[str, tf.Tensor]:
         """A small batch of two views after so many epochs, for the eye."""

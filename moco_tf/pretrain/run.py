@@ -24,6 +24,7 @@ from moco_tf.log import hide_first_compilation, set_up_log
 from moco_tf.pretrain.announce import announce, announce_bank, announce_columns
 from moco_tf.pretrain.build import build_model
 from moco_tf.pretrain.claim import claimed
+from moco_tf.pretrain.diverged import first_bad_batch_kept
 from moco_tf.pretrain.finish import close
 from moco_tf.pretrain.images import Images
 from moco_tf.pretrain.past import restore
@@ -121,7 +122,8 @@ def _run(config, strategy, run_dir, asked, guide):
     past = restore(config, strategy, run_dir, model, images, asked)
     watched = watch(config, strategy, run_dir, model, images, past)
     past.start()
-    _fit(config, model, images, past, watched)
+    with first_bad_batch_kept(run_dir, images):
+        _fit(config, model, images, past, watched)
     figures = close(config, model, watched, past.history, examples, guide)
     return {**figures, "run_dir": str(run_dir)}
 
