@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 import tensorflow as tf
 from tensorflow import keras
 
-from moco_tf.mistakes import Mistake
+from moco_tf.mistakes import Mistake, reason
 
 log = logging.getLogger("moco_tf")
 
@@ -163,7 +163,7 @@ def is_whole(path: pathlib.Path) -> bool:
             reader.get_tensor(name)
     except (ValueError, IndexError, RuntimeError, tf.errors.OpError) as error:
         log.warning(
-            "The checkpoint %s is damaged (%s) and passed over.", path, _reason(error)
+            "The checkpoint %s is damaged (%s) and passed over.", path, reason(error)
         )
         return False
     return True
@@ -179,8 +179,13 @@ def whole_or_none(path: pathlib.Path, failure: str, kept: str) -> Iterator[None]
         kept: what is left to go on from, for the sentence.
 
     Raises:
-        RunError: if it could not be written.
+        RunError: if it could not be written, or the run directory is gone.
     """
+    if not path.parent.parent.is_dir():  # TensorFlow would make it, for this file alone
+        raise RunError(
+            f"{path.parent.parent} has been removed while the run was in it; put it "
+            "back where it was moved, or start the run anew."
+        )
     try:
         yield
     except (OSError, tf.errors.OpError) as error:
@@ -189,7 +194,7 @@ def whole_or_none(path: pathlib.Path, failure: str, kept: str) -> Iterator[None]
             for part in path.parent.glob(path.name + ending):
                 shutil.rmtree(part) if part.is_dir() else part.unlink()
         raise RunError(
-            f"{failure} ({_reason(error)}); {kept}: make room and start the same "
+            f"{failure} ({reason(error)}); {kept}: make room and start the same "
             "command again to continue."
         ) from error
 
@@ -217,9 +222,5 @@ def restore(
     except (ValueError, IndexError, AssertionError, tf.errors.OpError) as error:
         raise RunError(
             f"the checkpoint {path} {what}does not fit this model or is damaged "
-            f"({_reason(error)}); {remedy}."
+            f"({reason(error)}); {remedy}."
         ) from error
-
-
-def _reason(error):
-    return str(error).strip().splitlines()[0][:200]

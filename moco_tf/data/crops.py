@@ -8,6 +8,8 @@ import tensorflow as tf
 
 ATTEMPTS = 10
 DRAWS = 2 * ATTEMPTS + 2
+# Of an image; the largest cameras have some 200 million. 3 bytes each once decoded.
+MAX_PIXELS = 2**28
 
 
 def decode(image: tf.Tensor, channels: int) -> tf.Tensor:
@@ -36,6 +38,48 @@ def decode(image: tf.Tensor, channels: int) -> tf.Tensor:
     else:
         decoded = _decode(image, channels)
     return tf.ensure_shape(decoded, (None, None, channels))
+
+
+def require_size(image: tf.Tensor) -> tf.Tensor:
+    """An encoded image as it is; an error where it says to be unreasonably large.
+
+    A file of some kilobytes can say so, and would take gigabytes once decoded.
+
+    Args:
+        image: scalar string, at least 24 bytes. Of formats other than JPEG, PNG and GIF
+            nothing is known.
+    """
+
+    def of_jpeg():
+        return tf.cast(tf.io.extract_jpeg_shape(image)[:2], tf.int64)
+
+    def of_others():
+        start = tf.strings.substr(image, 0, 4)
+        # Width and height follow each other, in PNG's header and in GIF's.
+        is_png, is_gif = start == b"\x89PNG", start == b"GIF8"
+        png, gif = tf.strings.substr(image, 16, 8), tf.strings.substr(image, 6, 4)
+        return tf.case(
+            [
+                (is_png, lambda: _number(png, (2, 4), (2**24, 2**16, 2**8, 1))),
+                (is_gif, lambda: _number(gif, (2, 2), (1, 2**8))),
+            ],
+            default=lambda: tf.zeros(2, tf.int64),
+            exclusive=True,
+        )
+
+    sides = tf.cond(tf.io.is_jpeg(image), of_jpeg, of_others)
+    check = tf.debugging.Assert(
+        tf.reduce_prod(sides) <= MAX_PIXELS,
+        ["an image says to be of (height and width, or width and height)", sides],
+    )
+    with tf.control_dependencies([check] if check is not None else []):
+        return tf.identity(image)
+
+
+def _number(digits, shape, weights):
+    """Whole numbers of bytes, int64 (rows,)."""
+    digits = tf.reshape(tf.cast(tf.io.decode_raw(digits, tf.uint8), tf.int64), shape)
+    return tf.linalg.matvec(digits, tf.constant(weights, tf.int64))
 
 
 def _decode(image: tf.Tensor, channels: int) -> tf.Tensor:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import tensorflow as tf
 from tensorflow import keras
 
-from moco_tf.data.crops import centre_window
+from moco_tf.data.crops import centre_window, require_size
 
 _ENCODED_CHANNELS = (1, 3, 4)  # what tf.io.decode_image can give
 
@@ -154,6 +154,7 @@ def _each_by_itself(files, prepare, shape):
 
 def _decode(encoded, channels):
     """String () -> uint8 (H,W,C)."""
+    encoded = require_size(encoded)
 
     def decode_any():
         return tf.io.decode_image(encoded, channels, expand_animations=False)

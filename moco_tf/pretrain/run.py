@@ -21,6 +21,7 @@ from moco_tf.distribution import (
     together,
 )
 from moco_tf.log import hide_first_compilation, set_up_log
+from moco_tf.mistakes import reason
 from moco_tf.pretrain.announce import announce, announce_bank, announce_columns
 from moco_tf.pretrain.build import build_model
 from moco_tf.pretrain.claim import claimed
@@ -38,7 +39,7 @@ _FILE_ERRORS = (
     tf.errors.NotFoundError,
     tf.errors.PermissionDeniedError,
 )
-_OUT_OF_MEMORY = re.compile(r"\bOOM\b|[Oo]ut of memory")
+_OUT_OF_MEMORY = r"\bOOM\b|[Oo]ut of memory"
 
 
 def pretrain(config: Config, guide: bool = True) -> dict:
@@ -104,7 +105,7 @@ def _claimed_run(config, strategy, run_dir, asked, guide):
         if not re.search(r"\{\{node \S*Decode", str(error)):
             raise
         raise callbacks.RunError(
-            f"an image of the data set cannot be decoded ({_reason(error)}); replace "
+            f"an image of the data set cannot be decoded ({reason(error)}); replace "
             "it, or prepare the data set again, and start the same command again to "
             f"continue the run in {run_dir}."
         ) from error
@@ -145,23 +146,13 @@ def _fit(config, model, images, past, watched):
 
 def _interrupted(error, run_dir):
     """One sentence on what stopped a run that was going well."""
-    reason = _reason(error)
-    if _OUT_OF_MEMORY.search(str(error)):
+    said = reason(error, _OUT_OF_MEMORY)
+    if re.search(_OUT_OF_MEMORY, str(error)):
         return (
-            f"the device's memory cannot hold a step ({reason}); use a smaller "
+            f"the device's memory cannot hold a step ({said}); use a smaller "
             "train.batch_size, train.precision=mixed_bfloat16 or more devices."
         )
     return (
-        f"the run in {run_dir} could not read or write a file ({reason}); mend it, or "
+        f"the run in {run_dir} could not read or write a file ({said}); mend it, or "
         "make room, and start the same command again to go on from its last checkpoint."
     )
-
-
-def _reason(error):
-    """The line of an error that says most."""
-    prefix = r"^\s*(\{\{.*?\}\}\s*|\(\d+\)\s*\w+:\s*)*"
-    lines = [re.sub(prefix, "", line) for line in str(error).strip().splitlines()]
-    telling = [line for line in lines if _OUT_OF_MEMORY.search(line)]
-    # A graph's error says what happened just above where.
-    telling += [line for line, place in zip(lines, lines[1:]) if "[[{{node" in place]
-    return (telling or lines or [type(error).__name__])[0][:200].rstrip(".")

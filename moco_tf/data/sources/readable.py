@@ -14,7 +14,7 @@ import numpy as np
 import tensorflow as tf
 from PIL import Image
 
-from moco_tf.data.crops import decode
+from moco_tf.data.crops import decode, require_size
 from moco_tf.data.sources.listing import DIRECT, Listing, suffix
 from moco_tf.data.threads import CORES, untuned
 from moco_tf.log import quiet_libraries, watched
@@ -165,7 +165,7 @@ def _checked(files, channels, converts):
     def check(index, file):
         # The decoded image must be used, or the graph leaves the decoding out.
         data = read(file, converts)
-        image = decode(data, channels)
+        image = decode(require_size(data), channels)
         start = tf.strings.substr(data, 0, 25)
         is_png = tf.strings.substr(start, 0, 4) == b"\x89PNG"
         is_deep = is_png & (tf.strings.substr(start, 24, 1) == b"\x10")
