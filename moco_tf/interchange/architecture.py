@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Sequence
 
 import numpy as np
@@ -10,6 +11,7 @@ from tensorflow import keras
 
 from moco_tf.interchange.errors import InterchangeError
 
+_KNOWN = {"keras", "tf_keras", "keras_cv", "moco_tf", "tensorflow"}
 _LOW_PRECISION = {"float16", "bfloat16", "mixed_float16", "mixed_bfloat16"}
 
 
@@ -55,14 +57,50 @@ def rebuild(description: str, weights: Sequence[np.ndarray]) -> keras.Model:
             fit it.
     """
     try:
-        encoder = keras.saving.deserialize_keras_object(json.loads(description))
+        config = json.loads(description)
+        _require_layers_alone(config)
+        encoder = keras.saving.deserialize_keras_object(config)
         encoder.set_weights(weights)
+    except InterchangeError:
+        raise
     except Exception as error:  # a foreign layer's constructor can raise anything
         raise InterchangeError(
             f"the encoder cannot be rebuilt ({_first_line(error)}); import the module "
             "that defines its layers first, or export it again with this version."
         ) from error
     return encoder
+
+
+def _require_layers_alone(config):
+    """Refuses a description that would have Keras import and call other things.
+
+    Keras imports whatever module a description names, and takes functions of it.
+    """
+    if isinstance(config, (list, tuple)):
+        for item in config:
+            _require_layers_alone(item)
+    if not isinstance(config, dict):
+        return
+    kind, module = config.get("class_name"), config.get("module")
+    if isinstance(kind, str):
+        own = ">" in str(config.get("registered_name"))  # of code imported before
+        if kind in ("Lambda", "__lambda__", "function") and not own:
+            raise _foreign(f"a {kind}")
+        root = str(module or "keras").partition(".")[0]
+        made = getattr(sys.modules.get(str(module)), kind, None)
+        is_layer = isinstance(made, type) and issubclass(made, keras.layers.Layer)
+        if root not in _KNOWN and not is_layer:
+            raise _foreign(f"{module}.{kind}")
+    for value in config.values():
+        _require_layers_alone(value)
+
+
+def _foreign(what):
+    return InterchangeError(
+        f"the encoder's description asks for {what}, which is no layer of Keras, "
+        "KerasCV or of a module that was imported before, and could run code from the "
+        "file, so it was not followed; export the encoder without it."
+    )
 
 
 def computes_in_low_precision(encoder: keras.Model) -> bool:
