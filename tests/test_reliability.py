@@ -137,10 +137,8 @@ ASKING = """
 """
 
 
-@pytest.mark.parametrize(
-    "place",
-    ["checkpoint", *(pytest.param(p, marks=pytest.mark.slow) for p in PLACES)],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("place", PLACES)
 def test_sigterm_at_every_place(tmp_path, noted, place):
     more = ["--train.steps_per_epoch=6", "--monitor.every=1"]
     arguments = ["train", *words(tmp_path, "run", *more)]

@@ -21,7 +21,10 @@ from moco_tf.pretrain.stall import stalls_told
 
 @pytest.mark.parametrize("collectives", [False, True])
 @pytest.mark.parametrize("replicas", [1, 2])
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(
+    "method",
+    ["MoCo", *(pytest.param(m, marks=pytest.mark.slow) for m in list(METHODS)[1:])],
+)
 def test_gradient_norm_is_that_of_the_step_taken(method, replicas, collectives, policy):
     if collectives and (replicas == 1 or method not in ("MoCo", "SimCLR")):
         pytest.skip("the same path as without")
