@@ -42,7 +42,8 @@ class Data:
         crop_ratio: Least and greatest width/height of a random crop.
         shuffle_buffer: Examples held in memory to shuffle from; at least the number of
             examples for a full shuffle.
-        cache: Keep the undecoded examples in memory after the first epoch.
+        cache: Keep the undecoded examples in memory after the first epoch; refused
+            where they are known to be larger than what is free.
         decode_threads: Images decoded at once (null: one for each core).
         max_unreadable: Share of unreadable images above which a run stops.
     """

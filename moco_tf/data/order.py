@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import psutil
 import tensorflow as tf
 
 from moco_tf.data.sources import DataError, Source
@@ -35,6 +36,16 @@ def steps_per_epoch(source: Source, batch_size: int) -> int:
     return steps
 
 
+def _require_memory(source):
+    """Refuses to cache what would take the machine's memory, hours into an epoch."""
+    free, gib = psutil.virtual_memory().available, 2**30
+    if source.num_bytes is not None and source.num_bytes > 0.8 * free:
+        raise DataError(
+            f"cache=true would keep {source.num_bytes / gib:.1f} GiB of images in "
+            f"memory, of which {free / gib:.1f} GiB are free; leave it out."
+        )
+
+
 class EpochOrder:
     """Which elements a host sees in an epoch, in which order."""
 
@@ -45,6 +56,8 @@ class EpochOrder:
         self.steps = steps_per_epoch(source, batch_size)
         in_memory = source.channels is not None and source.load is not None
         cache = cache and not in_memory
+        if cache:
+            _require_memory(source)
         # A cached set is read from front to back, and shuffled as a stream.
         self.streams = cache or source.load is None
         self.cached = source.dataset.cache() if cache else None

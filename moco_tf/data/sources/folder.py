@@ -95,6 +95,7 @@ def open_folder(
         labels=labels,
         file_names=[shown_name(listing.paths[index]) for index in readable],
         origin=listing.digest(readable),
+        num_bytes=int(listing.sizes[readable].sum()),
     )
 
 

@@ -45,6 +45,7 @@ class Source:
         origin: A digest of what the elements are read from (names and sizes of files,
             version and files of a TFDS set): where it is the same, ids are of the same
             images, on another host or day. Empty where images are made or in memory.
+        num_bytes: Of all images, encoded, where that is known without reading them.
     """
 
     dataset: tf.data.Dataset
@@ -57,6 +58,7 @@ class Source:
     labels: np.ndarray | None = None
     file_names: Sequence[str] = ()
     origin: str = ""
+    num_bytes: int | None = None
 
 
 def from_arrays(

@@ -93,6 +93,7 @@ def open_tfds(
         channels=None if is_encoded else int(image.shape[-1]),
         shuffled=_shuffled(builder, split_info, decoders, element),
         origin=hashlib.sha256(repr((*_facts(builder), split)).encode()).hexdigest(),
+        num_bytes=int(split_info.num_bytes) or None,  # of a part it is not known
     )
 
 
