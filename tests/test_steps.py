@@ -6,10 +6,13 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from conftest import mirrored
+import tensorflow as tf
+from conftest import mirrored, strip_runs
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorflow import keras
 from test_collectives import METHODS, made
 from test_pretrain import small
+from test_within_epoch import FOUR, stop_after
 from tiny import noise_batches, small_encoder
 
 import moco_tf
@@ -104,6 +107,27 @@ def test_run_that_goes_on_and_one_that_has_failed_tell_nothing(caplog):
             raise KeyboardInterrupt
         time.sleep(0.5)
     assert not caplog.records
+
+
+def test_continued_run_shows_the_same_steps(tmp_path, monkeypatch):
+    strip_runs(monkeypatch, board=True)
+    words = (*FOUR, "monitor.every=0", "log.every_steps=1")
+    whole = small(tmp_path, *words, name="whole")
+    pretrain(whole)
+    stopped = small(tmp_path, *words, name="stopped")
+    for step in (2, 5):
+        stop_after(monkeypatch, stopped, step)
+    pretrain(stopped)
+
+    def shown(config):
+        board = config.run_dir / "tensorboard"
+        read = EventAccumulator(str(board), {"tensors": 0}).Reload()
+        events = read.Tensors("steps/loss")
+        return {e.step: float(tf.make_ndarray(e.tensor_proto)) for e in events}
+
+    expected = shown(whole)
+    assert list(expected) == list(range(1, 9))
+    assert shown(stopped) == pytest.approx(expected, rel=1e-5)
 
 
 def test_profile_and_stalls_of_a_run(tmp_path, bare, capfd):

@@ -119,12 +119,17 @@ class TensorBoard(keras.callbacks.Callback):
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
         """Before the first epoch, writes what is known of the untrained encoder."""
-        if self.every_steps:
-            self._figures.begin()
+        self._begins = True
         if epoch == 0 and self.is_untrained:
             with self._writer.as_default(step=0):
                 _write_scalars(self.untrained)
                 self._draw(0)
+
+    def on_train_batch_begin(self, batch: int, logs: dict | None = None) -> None:
+        """Before an epoch's first step, when all callbacks have begun it, looks."""
+        if self._begins and self.every_steps:
+            self._figures.begin()
+        self._begins = False
 
     def on_train_batch_end(self, batch: int, logs: dict) -> None:
         """Writes scalars of the last steps when their turn has come."""
