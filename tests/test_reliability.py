@@ -64,7 +64,10 @@ def begun(*arguments):
 
 
 def ended(process):
-    printed, _ = process.communicate(timeout=300)
+    try:
+        printed, _ = process.communicate(timeout=900)
+    finally:
+        process.kill()
     assert "Traceback" not in printed, printed[-3000:]
     return process.returncode, printed
 
