@@ -8,7 +8,6 @@ import sys
 import time
 
 import numpy as np
-import psutil
 import tensorflow as tf
 from tensorflow import keras
 
@@ -85,6 +84,8 @@ def peak_memory() -> float:
         usage = [tf.config.experimental.get_memory_info(name) for name in names]
         return max(gpu["peak"] for gpu in usage) / 2**20
     if sys.platform == "win32":
+        import psutil
+
         return psutil.Process().memory_info().peak_wset / 2**20
     import resource
 

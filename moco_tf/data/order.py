@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import psutil
 import tensorflow as tf
 
 from moco_tf.data.sources import DataError, Source
@@ -38,6 +37,8 @@ def steps_per_epoch(source: Source, batch_size: int) -> int:
 
 def _require_memory(source):
     """Refuses to cache what would take the machine's memory, hours into an epoch."""
+    import psutil  # only here: what it imports of itself differs between systems
+
     free, gib = psutil.virtual_memory().available, 2**30
     if source.num_bytes is not None and source.num_bytes > 0.8 * free:
         raise DataError(

@@ -97,9 +97,10 @@ def _require_layers_alone(config):
 
 def _foreign(what):
     return InterchangeError(
-        f"the encoder's description asks for {what}, which is no layer of Keras, "
-        "KerasCV or of a module that was imported before, and could run code from the "
-        "file, so it was not followed; export the encoder without it."
+        f"the encoder cannot be rebuilt (its description asks for {what}, which is no "
+        "layer of Keras, KerasCV or of a module that was imported before, and could "
+        "run code from the file); import the module that defines it first if it is "
+        "yours, or export the encoder without it."
     )
 
 
