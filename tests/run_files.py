@@ -19,3 +19,11 @@ def weights(run):
         for name in reader.get_variable_to_shape_map()
         if "save_counter" not in name and name != "_CHECKPOINTABLE_OBJECT_GRAPH"
     }
+
+
+def newest_place(run):
+    """Whole epochs and further steps behind the newest checkpoint; (0, 0) without."""
+    names = [path.stem[6:].split("+") for path in run.glob("checkpoints/epoch-*.index")]
+    return max(
+        ((int(epoch), int(*step or [0])) for epoch, *step in names), default=(0, 0)
+    )

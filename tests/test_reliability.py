@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from commands import ROOT
-from run_files import history
+from run_files import history, newest_place
 from test_pretrain import SMALL, small
 from test_within_epoch import assert_same_end
 
@@ -72,13 +72,6 @@ def ended(process):
     return process.returncode, printed
 
 
-def steps_saved(run):
-    names = [path.stem[6:].split("+") for path in run.glob("checkpoints/epoch-*.index")]
-    return max(
-        (1000 * int(epoch) + int(*step or [0]) for epoch, *step in names), default=0
-    )
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("replicas", [1, 2])
 def test_sigkill_at_random_moments(tmp_path, noted, replicas):
@@ -89,13 +82,13 @@ def test_sigkill_at_random_moments(tmp_path, noted, replicas):
     assert code == 0, printed
     random, kills, run = np.random.default_rng(replicas), 0, tmp_path / "killed"
     while kills < 20:
-        process, before = begun(*words(tmp_path, "killed", *long)), steps_saved(run)
+        process, before = begun(*words(tmp_path, "killed", *long)), newest_place(run)
         # A quarter of them while it starts; the others once it has gone on.
         while random.random() < 0.99 if kills % 4 else random.random() < 0.95:
             time.sleep(0.05)
-            if process.poll() is not None or steps_saved(run) != before:
+            if process.poll() is not None or newest_place(run) != before:
                 break
-        while kills % 4 and process.poll() is None and steps_saved(run) == before:
+        while kills % 4 and process.poll() is None and newest_place(run) == before:
             time.sleep(0.05)
         time.sleep(random.uniform(0, 0.8))
         if process.poll() is not None:
@@ -269,7 +262,7 @@ def test_full_disk(small_disk, tmp_path, noted, kib):
 def test_run_directory_that_is_removed(tmp_path, noted):
     more = ("--train.steps_per_epoch=300", "--train.checkpoint_minutes=1e-9")
     process = begun(*words(tmp_path, "run", *more))
-    while process.poll() is None and not steps_saved(tmp_path / "run"):
+    while process.poll() is None and newest_place(tmp_path / "run") == (0, 0):
         time.sleep(0.05)
     (tmp_path / "run").rename(tmp_path / "elsewhere")
     code, printed = ended(process)

@@ -10,25 +10,29 @@ import tensorflow as tf
 from moco_tf.methods.base import FINITE, ContrastiveModel
 
 
+def mean_parts(model: ContrastiveModel) -> list[tf.Variable]:
+    """The variables behind a model's running means, replica by replica of this host.
+
+    TensorFlow itself would give their sum over replicas, and over hosts only where all
+    of them ask.
+    """
+    strategy = model.distribute_strategy
+    return [
+        part
+        for mean in model.metrics
+        for variable in mean.variables
+        for part in strategy.experimental_local_results(variable)
+    ]
+
+
 def running_sums(model: ContrastiveModel) -> np.ndarray:
     """What lies behind a model's running means, on each replica of this host.
 
     Returns:
         float64 (means, 2, replicas): the sums and the counts.
     """
-    strategy = model.distribute_strategy
-    return np.array(
-        [
-            [
-                # TensorFlow itself would give the sum over replicas, and over hosts
-                # only where all of them ask.
-                [part.numpy() for part in strategy.experimental_local_results(variable)]
-                for variable in mean.variables
-            ]
-            for mean in model.metrics
-        ],
-        np.float64,
-    )
+    values = np.array([part.numpy() for part in mean_parts(model)], np.float64)
+    return values.reshape(len(model.metrics), 2, -1)
 
 
 def finite_steps(model: ContrastiveModel) -> int:
@@ -86,4 +90,4 @@ class StepFigures:
     def _look(self, sums):
         self._sums, self._began = sums, time.perf_counter()
         self._waited = self._model.input_seconds
-        self._steps = int(self._model.optimizer.iterations.numpy())
+        self._steps = self._model.steps_made

@@ -13,7 +13,7 @@ from tensorflow import keras
 
 from moco_tf.callbacks.checkpoints import is_whole, restore, whole_or_none
 from moco_tf.callbacks.divergence import require_finite
-from moco_tf.callbacks.steps import running_sums
+from moco_tf.callbacks.steps import mean_parts, running_sums
 from moco_tf.distribution import hosts, of_hosts
 from moco_tf.stops import TRY_AGAIN, Asked, Stopped
 
@@ -189,21 +189,12 @@ class WithinEpoch(keras.callbacks.Callback):
     def _path(self, epoch, step):
         return self.folder / f"epoch-{epoch}+{step}"
 
-    def _parts_of_means(self):
-        """The variables behind the running means, replica by replica."""
-        return [
-            part
-            for mean in self.model.metrics
-            for variable in mean.variables
-            for part in self._strategy.experimental_local_results(variable)
-        ]
-
     def _running(self):
         # As they are on each replica: TensorFlow would save and share out their sum.
         return running_sums(self.model).ravel()
 
     def _go_on(self, values):
-        parts = self._parts_of_means()
+        parts = mean_parts(self.model)
         if len(values) != len(parts):  # of another number of replicas: on the first one
             count = sum(len(mean.variables) for mean in self.model.metrics)
             sums = values.reshape(count, -1).sum(axis=1)

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from moco_tf.config.reader import FlagParser
 from moco_tf.mistakes import Mistake
 from moco_tf.shell import command
-from moco_tf.stops import Stopped, listening
+from moco_tf.stops import CTRL_C, Stopped, listening
 
 # Seconds that workers have to end by themselves once one of them has failed.
 _GRACE = 30
@@ -55,7 +55,7 @@ def main(argv: Sequence[str]) -> int:
             return _ended(workers)
         except Stopped as stop:
             # Not of this process's group, so that the terminal's Ctrl-C comes once.
-            asked = signal.SIGINT if stop.code == 130 else signal.SIGTERM
+            asked = signal.SIGINT if stop.code == CTRL_C else signal.SIGTERM
             for worker in workers:
                 worker.send_signal(asked)
             codes = [worker.wait() for worker in workers]

@@ -11,7 +11,6 @@ from moco_tf.data.sources.listing import find_root, label, list_images, shown_na
 from moco_tf.data.sources.readable import (
     BROKEN,
     DEEP,
-    converts,
     found_readable,
     paths_to_read,
     read,
@@ -75,11 +74,11 @@ def open_folder(
     readable = np.flatnonzero(found != BROKEN)
     _report(listing, found, max_unreadable)
     files, labels = paths_to_read(listing, readable), labels[readable]
-    label_values, has_others = tf.constant(labels), converts(listing)
+    label_values = tf.constant(labels)
 
     def load(example_id):
         return {
-            "image": read(files[example_id], has_others),
+            "image": read(files[example_id], listing.converts),
             "id": example_id,
             "label": label_values[example_id],
         }

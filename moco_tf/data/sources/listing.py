@@ -42,12 +42,14 @@ class Listing:
         paths: of each, from the root.
         sizes: int64 (count,), bytes.
         times: int64 (count,), when each was last written, in nanoseconds.
+        converts: whether some may be neither JPEG nor PNG, by their endings.
     """
 
     root: pathlib.Path
     paths: list[str]
     sizes: np.ndarray
     times: np.ndarray
+    converts: bool
 
     def digest(self, of: np.ndarray | None = None, with_times: bool = False) -> str:
         """Of names and sizes, and perhaps times; that of a folder moved elsewhere too.
@@ -142,11 +144,11 @@ def _split_folders(root: pathlib.Path) -> list[str]:
     # A lone "train" among others may be a class: photographs of trains.
     is_split = "train" in splits and len(splits) > 1
     if len(splits) == len(names):
-        is_split |= not any(suffix(p.name) in DIRECT + CONVERTED for p in entries)
+        is_split |= not any(_suffix(p.name) in DIRECT + CONVERTED for p in entries)
     return splits if is_split else []
 
 
-def suffix(path: str) -> str:
+def _suffix(path: str) -> str:
     """The ending of a file's name, in small letters."""
     return os.path.splitext(path)[1].lower()
 
@@ -155,7 +157,7 @@ def _walk(root):
     """The images below a folder, and a count of others by ending."""
     found: list[tuple[str, int, int]] = []
     others: collections.Counter[str] = collections.Counter()
-    seen = {_identity(root)}
+    seen, converts = {_identity(root)}, False
     for folder, folders, files in os.walk(root, followlinks=True):
         inside = os.path.relpath(folder, root)
         entered = []
@@ -171,16 +173,17 @@ def _walk(root):
             path = os.path.join(folder, name)
             if name.startswith(".") or (state := _state(path)) is None:
                 continue
-            ending = suffix(name)
+            ending = _suffix(name)
             if ending in DIRECT + CONVERTED or _begins_like_an_image(path):
                 below = name if inside == "." else os.path.join(inside, name)
                 found.append((below, state.st_size, state.st_mtime_ns))
+                converts |= ending not in DIRECT
             elif ending in _OTHER_IMAGES:
                 others[ending] += 1
     found.sort()
     paths, sizes, times = zip(*found) if found else ((), (), ())
     arrays = (np.array(values, np.int64) for values in (sizes, times))
-    return Listing(root, list(paths), *arrays), others
+    return Listing(root, list(paths), *arrays, converts), others
 
 
 def _state(path):

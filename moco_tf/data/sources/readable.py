@@ -15,7 +15,7 @@ import tensorflow as tf
 from PIL import Image
 
 from moco_tf.data.crops import decode, require_size
-from moco_tf.data.sources.listing import DIRECT, Listing, suffix
+from moco_tf.data.sources.listing import Listing
 from moco_tf.data.threads import CORES, untuned
 from moco_tf.log import quiet_libraries, watched
 
@@ -46,7 +46,7 @@ def found_readable(listing: Listing, channels: int) -> np.ndarray:
     unknown = np.flatnonzero(found < 0)
     if len(unknown):
         files = paths_to_read(listing, unknown)
-        readable, deep = _checked(files, channels, converts(listing))
+        readable, deep = _checked(files, channels, listing.converts)
         found[unknown] = BROKEN
         found[unknown[readable]] = READABLE
         found[unknown[deep]] = DEEP
@@ -102,11 +102,6 @@ def _keep(path, listing, found):
         os.replace(staging, path)
     except OSError as error:  # then the files are decoded again next time
         _log.debug("%s cannot be written: %s", path, error)
-
-
-def converts(listing: Listing) -> bool:
-    """Whether some files may be neither JPEG nor PNG."""
-    return any(suffix(path) not in DIRECT for path in listing.paths)
 
 
 def paths_to_read(listing: Listing, of: np.ndarray) -> tf.Tensor:
