@@ -43,9 +43,9 @@ def file_wise(count=10):
     """A streamed source that shuffles coarsely, as files do."""
     source = in_memory(count)
 
-    def shuffled(seed):
+    def shuffled(seed, first, last):
         order = tf.argsort(tf.random.stateless_uniform((count,), tf.stack([seed, 0])))
-        order = tf.cast(order, tf.int64)
+        order = tf.cast(order, tf.int64)[first:last]
         return tf.data.Dataset.from_tensor_slices(order).map(source.load)
 
     return Source(

@@ -1,6 +1,8 @@
 """Images from TensorFlow Datasets: kept encoded, counted, and what can fail."""
 
+import json
 import logging
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -103,13 +105,18 @@ def test_shuffled_tfds_files_keep_their_ids(sharded):
 
     plain = pixels(source.dataset)
     assert [example for example, _ in plain] == list(range(23))
-    orders = [pixels(source.shuffled(tf.constant(s, tf.int64))) for s in (1, 2, 1)]
+
+    def in_order(source, seed):
+        seed = tf.constant(seed, tf.int64)
+        return pixels(source.shuffled(seed, 0, source.num_examples))
+
+    orders = [in_order(source, seed) for seed in (1, 2, 1)]
     assert orders[0] == orders[2] != orders[1]
     assert sorted(orders[0]) == sorted(orders[1]) == plain
     part = open_source("tfds", "train[4:17]", name="shots", data_dir=str(sharded))
     expected = [(index, grey) for index, (_, grey) in enumerate(plain[4:17])]
     assert pixels(part.dataset) == expected
-    assert sorted(pixels(part.shuffled(tf.constant(1, tf.int64)))) == expected
+    assert sorted(in_order(part, 1)) == expected
 
 
 def test_shuffled_tfds_files_serve_the_pipeline(sharded):
@@ -123,6 +130,50 @@ def test_shuffled_tfds_files_serve_the_pipeline(sharded):
     for batch, other in zip(whole[5:], later):
         for name in batch:
             np.testing.assert_array_equal(batch[name], other[name])
+
+
+@pytest.mark.parametrize("hosts", [2, 3, 5])
+def test_hosts_share_tfds_files_out_anew_each_epoch(sharded, hosts):
+    source = open_source("tfds", "train", name="shots", data_dir=str(sharded))
+    batch, steps = 4 * hosts, 23 // (4 * hosts)
+    options = {"image_size": 8, "epochs": 4, "shuffle_buffer": 6}
+    options = {"batch_size": batch, **options}
+    shares = []
+    for host in range(hosts):
+        stream = two_views(source, shards=(hosts, host), **options)
+        ids = np.stack([batch["id"] for batch in stream.as_numpy_iterator()])
+        assert ids.shape == (4 * steps, 4)
+        later = two_views(source, shards=(hosts, host), start_step=1, **options)
+        later = np.stack([batch["id"] for batch in later.as_numpy_iterator()])
+        np.testing.assert_array_equal(later, ids[1:])
+        shares.append(ids.reshape(4, -1))
+    for ids in np.concatenate(shares, axis=1):
+        assert len(set(ids.tolist())) == steps * batch
+    assert len({tuple(sorted(ids)) for ids in shares[0].tolist()}) > 1
+
+
+def test_hosts_open_only_their_share_of_the_files(sharded, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(sharded, copy)
+    source = open_source("tfds", "train", name="shots", data_dir=str(copy))
+    seed = tf.constant(3, tf.int64)
+    ids = [int(element["id"]) for element in source.shuffled(seed, 0, 12)]
+    starts = np.cumsum([0, *source_shards(copy)])
+    needed = set(np.searchsorted(starts, ids, side="right") - 1)
+    assert len(needed) < 4
+    for index, path in enumerate(sorted(copy.rglob("*.tfrecord-*"))):
+        if index not in needed:
+            path.unlink()
+    again = [int(element["id"]) for element in source.shuffled(seed, 0, 12)]
+    assert again == ids
+    with pytest.raises(tf.errors.NotFoundError):
+        list(source.shuffled(seed, 12, 23))
+
+
+def source_shards(root):
+    """How many examples each file of the set has."""
+    (facts,) = (json.loads(p.read_text()) for p in root.rglob("dataset_info.json"))
+    return [int(length) for length in facts["splits"][0]["shardLengths"]]
 
 
 def test_failed_download_is_told_in_a_sentence(tmp_path, monkeypatch):

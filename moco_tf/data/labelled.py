@@ -164,13 +164,17 @@ def subset(source: Source, ids: np.ndarray) -> Source:
         )
     else:
         dataset = only_chosen(source.dataset)
-    shuffled = source.shuffled
+    everything, whole = source.shuffled, source.num_examples
+
+    def shuffled(seed, first, last):
+        return only_chosen(everything(seed, 0, whole)).skip(first).take(last - first)
+
     return dataclasses.replace(
         source,
         dataset=dataset,
         num_examples=len(ids),
         load=source.load and load,
-        shuffled=shuffled and (lambda seed: only_chosen(shuffled(seed))),
+        shuffled=everything and shuffled,
         labels=None if source.labels is None else source.labels[ids],
         file_names=source.file_names and [source.file_names[i] for i in ids],
         origin="",

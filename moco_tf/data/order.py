@@ -91,21 +91,24 @@ class EpochOrder:
 
     def _stream(self, key, skipped):
         hosts, host = self.shards
+        count, rows = self.source.num_examples, self.batch_size
         # The order must not depend on tf.random.set_seed, which tf.data mixes in; this
         # sets the seed of the graph that the epoch's function is traced into, only.
         tf.compat.v1.set_random_seed(1)
         if self.cached is not None:
             dataset = self.cached
         elif self.source.shuffled is not None:
-            dataset = self.source.shuffled(key)
+            # A host reads its share of the files, another one each epoch.
+            first, last = (count * part // hosts for part in (host, host + 1))
+            dataset = self.source.shuffled(key, first, last)
+            rows, hosts = rows // hosts, 1
         else:
             dataset = self.source.dataset
         dataset = dataset.shuffle(self.buffer, seed=key, reshuffle_each_iteration=False)
-        dataset = dataset.take(self.steps * self.batch_size)
-        dataset = dataset.skip(skipped * self.batch_size)
+        dataset = dataset.take(self.steps * rows).skip(skipped * rows)
         if hosts == 1:
             return dataset
-        rows = self.batch_size // hosts
+        rows //= hosts
         dataset = dataset.enumerate()
         dataset = dataset.filter(
             lambda index, _: index % self.batch_size // rows == host

@@ -39,9 +39,10 @@ class Source:
             without reading the examples.
         file_names: Where each example comes from, in the order of the ids; empty where
             that has no name.
-        shuffled: int64 scalar seed -> all elements in an order of that seed, where the
-            source can shuffle coarsely (the files of a TFDS set); a shuffle buffer
-            does the rest.
+        shuffled: int64 scalar seed, first, last -> those elements that have the places
+            first <= place < last in an order of that seed, where the source can shuffle
+            coarsely (the files of a TFDS set) and reads no file without need; a
+            shuffle buffer does the rest.
         origin: A digest of what the elements are read from (names and sizes of files,
             version and files of a TFDS set): where it is the same, ids are of the same
             images, on another host or day. Empty where images are made or in memory.
@@ -54,7 +55,7 @@ class Source:
     class_names: tuple[str, ...] = ()
     channels: int | None = None
     load: Callable[[tf.Tensor], dict[str, tf.Tensor]] | None = None
-    shuffled: Callable[[tf.Tensor], tf.data.Dataset] | None = None
+    shuffled: Callable[[tf.Tensor, int, int], tf.data.Dataset] | None = None
     labels: np.ndarray | None = None
     file_names: Sequence[str] = ()
     origin: str = ""

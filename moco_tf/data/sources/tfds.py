@@ -228,19 +228,26 @@ def _shuffled(builder, split_info, decoders, element):
     first_ids = tf.cumsum(takes, exclusive=True)
     features = decoders.extract_features(builder.info.features)
 
-    def read(index):
+    def read(index, first, last):
         records = tf.data.TFRecordDataset(names[index])
-        records = records.skip(skips[index]).take(takes[index])
-        return records.enumerate(first_ids[index])
+        records = records.skip(skips[index] + first).take(last - first)
+        return records.enumerate(first_ids[index] + first)
 
     def parse(example_id, record):
         example = features.deserialize_example(record, decoders=decoders.decoders)
         return element(example_id, example)
 
-    def shuffled(seed):
+    def shuffled(seed, first, last):
         noise = tf.random.stateless_uniform((len(files),), tf.stack([seed, 1]))
         order = tf.argsort(noise)
-        dataset = tf.data.Dataset.from_tensor_slices(order)
+        # Of each file, in this order: which of its examples have those places.
+        counts = tf.gather(takes, order)
+        places = tf.cumsum(counts, exclusive=True)
+        begins = tf.clip_by_value(first - places, 0, counts)
+        ends = tf.clip_by_value(last - places, 0, counts)
+        parts = tf.boolean_mask(tf.stack([begins, ends], axis=1), ends > begins)
+        order = tf.boolean_mask(order, ends > begins)
+        dataset = tf.data.Dataset.from_tensor_slices((order, parts[:, 0], parts[:, 1]))
         dataset = dataset.interleave(
             read,
             cycle_length=_INTERLEAVED_FILES,
