@@ -22,6 +22,7 @@ from moco_tf.stops import CTRL_C, Stopped
 COMMANDS = {
     "train": "pretrain an encoder, or run a sweep of pretrainings",
     "launch": "start a command as several workers on this machine",
+    "data-service": "let other machines read and crop the images of a run",
     "evaluate": "judge an encoder: knn, linear, finetune, detect, compare, tables",
     "import": "turn a checkpoint of another project into a SavedModel",
     "export": "write an encoder as another tool's file",
@@ -48,7 +49,8 @@ def _run(words):
     if words[0] in ("import", "export"):
         return importlib.import_module("moco_tf.cli.weights").main(words)
     if words[0] in COMMANDS:
-        return importlib.import_module(f"moco_tf.cli.{words[0]}").main(words[1:])
+        module = words[0].replace("-", "_")
+        return importlib.import_module(f"moco_tf.cli.{module}").main(words[1:])
     near = difflib.get_close_matches(words[0], COMMANDS, n=1)
     advice = f"did you mean {near[0]}?" if near else f"use {', '.join(COMMANDS)}."
     raise Mistake(f"{words[0]!r} is not a command; {advice}")
@@ -107,7 +109,7 @@ def version() -> str:
 
 
 def _overview():
-    commands = "\n".join(f"  {name:10}{what}" for name, what in COMMANDS.items())
+    commands = "\n".join(f"  {name:14}{what}" for name, what in COMMANDS.items())
     return (
         "usage: moco-tf COMMAND [words ...]\n\n"
         "Momentum-contrast self-supervised pretraining.\n\n"

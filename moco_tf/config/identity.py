@@ -16,6 +16,7 @@ _MAY_CHANGE = {
     "data.manual_dir",
     "data.decode_threads",
     "data.max_unreadable",
+    "data.service",
     "log.every_steps",
     "log.histograms",
     "distribution.gpus",

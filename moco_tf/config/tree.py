@@ -45,6 +45,8 @@ class Data:
         cache: Keep the undecoded examples in memory after the first epoch; refused
             where they are known to be larger than what is free.
         decode_threads: Images decoded at once (null: one for each core).
+        service: Address of a tf.data service whose workers read and crop the images,
+            such as grpc://host:5000 (null: this machine does).
         max_unreadable: Share of unreadable images above which a run stops.
     """
 
@@ -62,6 +64,7 @@ class Data:
     shuffle_buffer: int = limited(50000, at_least(1))
     cache: bool = False
     decode_threads: Optional[int] = limited(None, at_least(1))
+    service: Optional[str] = None
     max_unreadable: float = limited(0.01, between(0, 1))
 
 

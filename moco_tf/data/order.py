@@ -75,7 +75,38 @@ class EpochOrder:
         key = stream_key(self.seed, ORDER, epoch)
         return self._stream(key, skipped) if self.streams else self._ids(key, skipped)
 
+    def steps_apart(self, first: int, last: int) -> tf.data.Dataset:
+        """Each step with the ids of its elements, int64 () and (rows,).
+
+        Any part of the stream can be made without the rest of it, so that processes
+        may share the steps. Only of sources that load by id.
+
+        Args:
+            first: global step.
+            last: global step, which is no more in it.
+        """
+
+        def following(state, step):
+            epoch, ids = state
+            now = step // self.steps
+            # An epoch's order is made once, not at each step.
+            ids = tf.cond(
+                now == epoch,
+                lambda: ids,
+                lambda: self._rows(stream_key(self.seed, ORDER, now)),
+            )
+            return (now, ids), (step, ids[step % self.steps])
+
+        rows = self.batch_size // self.shards[0]
+        none = (tf.constant(-1, tf.int64), tf.zeros((0, rows), tf.int64))
+        return tf.data.Dataset.range(first, last).scan(none, following)
+
     def _ids(self, key, skipped):
+        ids = tf.reshape(self._rows(key)[skipped:], (-1,))
+        return tf.data.Dataset.from_tensor_slices({"id": ids})
+
+    def _rows(self, key):
+        """The ids of the epoch's elements, int64 (steps, rows)."""
         hosts, host = self.shards
         noise = tf.random.stateless_uniform(
             (self.source.num_examples,),
@@ -86,8 +117,7 @@ class EpochOrder:
         )
         ids = tf.argsort(noise)[: self.steps * self.batch_size]
         ids = tf.reshape(ids, (self.steps, hosts, self.batch_size // hosts))
-        ids = tf.reshape(ids[skipped:, host], (-1,))
-        return tf.data.Dataset.from_tensor_slices({"id": tf.cast(ids, tf.int64)})
+        return tf.cast(ids[:, host], tf.int64)
 
     def _stream(self, key, skipped):
         hosts, host = self.shards

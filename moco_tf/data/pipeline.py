@@ -20,6 +20,7 @@ from moco_tf.data.order import (
     steps_per_epoch,
     stream_key,
 )
+from moco_tf.data.service import require_service, served
 from moco_tf.data.sources import DataError, Source, check_channels
 from moco_tf.data.threads import CORES
 
@@ -40,6 +41,7 @@ def two_views(
     parallel_calls: int | None = None,
     shards: tuple[int, int] = (1, 0),
     shuffle_keys: bool = True,
+    service: str | None = None,
 ) -> tf.data.Dataset:
     """Batches of two random crops of each image, for contrastive pretraining.
 
@@ -73,6 +75,8 @@ def two_views(
             batch_size / hosts rows of every global batch and permutes keys among
             these; `position` counts in the global batch.
         shuffle_keys: False leaves the keys in the order of the queries.
+        service: address of a tf.data service, such as "grpc://host:5000", whose workers
+            read and crop the images; the batches are the same ones.
 
     Returns:
         A dataset of dicts: "query" and "key" uint8 (n, image_size, image_size,
@@ -84,8 +88,10 @@ def two_views(
 
     Raises:
         DataError: the source is smaller than a batch, its channels are others, or
-            batch_size does not divide among the hosts.
+            batch_size does not divide among the hosts, or the service does not
+            answer or cannot read such a source.
     """
+    arguments = dict(locals())
     check_channels(source, channels)
     steps = steps_per_epoch(source, batch_size)
     hosts, host = shards
@@ -96,7 +102,7 @@ def two_views(
         )
     rows = batch_size // hosts
     order = EpochOrder(source, batch_size, shards, seed, shuffle_buffer, cache)
-    last = epochs if epochs is not None else tf.int64.max
+    last = epochs if epochs is not None else tf.int64.max // steps
     first_epoch, first_step = divmod(start_step, steps)
 
     def epoch_elements(epoch):
@@ -105,9 +111,14 @@ def two_views(
         elements = order.elements(epoch, skipped)
         return elements.map(lambda element: {**element, "view_key": view_key})
 
+    def step_elements(step, ids):
+        of_step = {"view_key": stream_key(seed, VIEWS, step // steps), "step": step}
+        elements = tf.data.Dataset.from_tensor_slices(ids)
+        return elements.map(lambda example_id: {**of_step, "id": example_id})
+
     def views(element):
         if source.load is not None and not order.streams:
-            element = {**source.load(element["id"]), "view_key": element["view_key"]}
+            element = {**source.load(element["id"]), **element}
         image = decode(element["image"], channels)
         bits = tf.random.stateless_uniform(
             (2, DRAWS + 2),
@@ -121,7 +132,9 @@ def two_views(
         uniforms = tf.cast(words, tf.float32) * 2.0**-24
         shape = tf.shape(image)
         boxes = random_boxes(uniforms, shape[0], shape[1], crop_scale, crop_ratio)
+        step = {"step": element["step"]} if "step" in element else {}
         return {
+            **step,
             "query": resized_crop(image, boxes[0], image_size),
             "key": resized_crop(image, boxes[1], image_size),
             "id": element["id"],
@@ -141,11 +154,28 @@ def two_views(
             "position": permutation + host * rows,
         }
 
-    dataset = tf.data.Dataset.range(first_epoch, last).flat_map(epoch_elements)
+    if service is None:
+        dataset = tf.data.Dataset.range(first_epoch, last).flat_map(epoch_elements)
+    else:
+        require_service(service, source, cache)
+        dataset = order.steps_apart(start_step, last * steps).flat_map(step_elements)
     calls = parallel_calls or CORES
     dataset = dataset.map(views, num_parallel_calls=calls, deterministic=True)
     dataset = dataset.batch(rows, drop_remainder=True)
-    dataset = finished(dataset.enumerate(start_step).map(permute))
+    if service is None:
+        dataset = dataset.enumerate(start_step).map(permute)
+    else:
+
+        def numbered(batch):
+            step = batch.pop("step")[0]
+            return step, permute(step, batch)
+
+        def here(step):
+            return two_views(**{**arguments, "service": None, "start_step": step})
+
+        all_steps = range(start_step, last * steps)
+        dataset = served(dataset.map(numbered), service, all_steps, here)
+    dataset = finished(dataset)
     # Keras ends an epoch by it, or asks for steps_per_epoch.
     known = tf.data.INFINITE_CARDINALITY
     if epochs is not None:

@@ -10,6 +10,7 @@ import tensorflow as tf
 from moco_tf.config import Config, Data
 from moco_tf.data.order import steps_per_epoch
 from moco_tf.data.pipeline import two_views
+from moco_tf.data.service import require_service
 from moco_tf.data.sources import DataError, Source, open_source
 from moco_tf.distribution import hosts, of_hosts, together
 
@@ -58,16 +59,19 @@ class Images:
             self.source = open_data(config.data, config)
             wanted = config.train.steps_per_epoch
             self.steps = wanted or steps_per_epoch(self.source, config.train.batch_size)
+            if (service := config.data.service) is not None:
+                require_service(service, self.source, config.data.cache)
         _require_same_data(strategy, self.source)
 
     def batches(self, start: int) -> tf.data.Dataset | tf.distribute.DistributedDataset:
         """The stream of batches after so many steps, cut among hosts if several."""
+        service = self._config.data.service
         if hosts(self._strategy) == 1:
-            return self._two_views(start_step=start)
+            return self._two_views(start_step=start, service=service)
 
         def of_host(context):
             shards = (context.num_input_pipelines, context.input_pipeline_id)
-            batches = self._two_views(start_step=start, shards=shards)
+            batches = self._two_views(start_step=start, shards=shards, service=service)
             share = self._config.train.batch_size // context.num_replicas_in_sync
             return batches.rebatch(share, drop_remainder=True)
 

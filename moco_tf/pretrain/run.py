@@ -12,6 +12,7 @@ from tensorflow import keras
 from moco_tf import callbacks
 from moco_tf.cluster import find_cluster
 from moco_tf.config import Config, ConfigError, validate
+from moco_tf.data.service import FAILED
 from moco_tf.distribution import (
     DistributionError,
     hosts,
@@ -102,6 +103,13 @@ def _claimed_run(config, strategy, run_dir, asked, guide):
     except (OSError, *_FILE_ERRORS) as error:
         raise callbacks.RunError(_interrupted(error, run_dir)) from error
     except tf.errors.InvalidArgumentError as error:
+        if FAILED in str(error):
+            said = re.search(rf"{FAILED}.*", str(error))
+            raise callbacks.RunError(
+                f"{said and said[0]}; its workers need the same images at the same "
+                "paths. Mend that and start the same command again to continue the run "
+                f"in {run_dir}."
+            ) from error
         if not re.search(r"\{\{node \S*Decode", str(error)):
             raise
         raise callbacks.RunError(
