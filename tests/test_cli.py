@@ -34,7 +34,7 @@ def test_unknown_command_is_one_sentence(capsys):
         "error: 'evaluat' is not a command; did you mean evaluate?\n"
     )
     assert cli.main(["zzz"]) == 2
-    assert "use train, launch, evaluate, import, export" in capsys.readouterr().err
+    assert f"use {', '.join(cli.COMMANDS)}" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("words", [["--version"], ["train", "--version"]])

@@ -20,7 +20,7 @@ from commands import ROOT
 from doc_commands import commands, python_blocks
 from pretrained_runs import write_images
 
-from moco_tf.cli import launch, weights
+from moco_tf.cli import data_service, launch, weights
 from moco_tf.cli.evaluate import parse_evaluation
 from moco_tf.cli.train import parse_args, parse_sweep
 
@@ -44,6 +44,7 @@ LEFT_OUT = {
     "python models/encoder/1/assets.extra/check.py": "it asks that server",
     "moco-tf export": "the word alone, as a name",
     "moco-tf import": "the word alone, as a name",
+    "moco-tf data-service": "a server; test_data_service.py types it",
 }
 # Names that stand for a user's own.
 NAMES = {
@@ -102,7 +103,9 @@ def test_command_is_one_that_the_program_takes(command, monkeypatch):
     if first == "moco-tf" and program != "moco-tf":
         words = words[1:]
     try:
-        if program == "moco-tf":
+        if words[:1] == ["data-service"]:
+            data_service._parser().parse_args(words[1:])
+        elif program == "moco-tf":
             weights._parser().parse_args(words)
         elif program == "evaluate.py":
             parse_evaluation(words)
