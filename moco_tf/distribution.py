@@ -10,6 +10,7 @@ import pathlib
 import re
 from collections.abc import Iterator, Sequence
 
+import numpy as np
 import tensorflow as tf
 from tensorflow.python.data.ops import multi_device_iterator_ops
 from tensorflow.python.distribute import collective_all_reduce_strategy
@@ -21,6 +22,8 @@ from moco_tf.stops import TRY_AGAIN
 
 log = logging.getLogger("moco_tf")
 
+# Of one exchange of features between hosts, for which devices need memory.
+_ROWS_AT_ONCE = 4096
 _NVIDIA_DRIVER = pathlib.Path("/proc/driver/nvidia/version")
 
 
@@ -184,6 +187,55 @@ def of_hosts(strategy: tf.distribute.Strategy, value: int) -> list[int]:
     everyone = strategy.run(lambda: gather(tf.constant([value], tf.int32)))
     values = strategy.experimental_local_results(everyone)[0].numpy().tolist()
     return values[:: local_replicas(strategy)]
+
+
+def of_all_hosts(
+    strategy: tf.distribute.Strategy, share: np.ndarray, count: int
+) -> np.ndarray:
+    """Joins an array whose rows the hosts have by turns; the same one on all of them.
+
+    Args:
+        strategy: whose hosts.
+        share: (rows, ...), rows h, h + hosts, h + 2 hosts, ... of host h; as many on
+            each host, so that the last may lie behind the array's end.
+        count: rows of the array.
+
+    Returns:
+        (count, ...).
+    """
+    number, replicas = hosts(strategy), local_replicas(strategy)
+    if number == 1:
+        return share
+    parts = []
+    for start in range(0, len(share), _ROWS_AT_ONCE):
+        rows = share[start : start + _ROWS_AT_ONCE]
+        sizes = [(0, -len(rows) % replicas), *[(0, 0)] * (rows.ndim - 1)]
+        cut = np.split(np.pad(rows, sizes), replicas)
+        values = strategy.experimental_distribute_values_from_function(
+            lambda context: tf.constant(
+                cut[context.replica_id_in_sync_group % replicas]  # noqa: B023
+            )
+        )
+        everyone = strategy.run(gather, args=(values,))
+        everyone = strategy.experimental_local_results(everyone)[0].numpy()
+        everyone = everyone.reshape(number, -1, *rows.shape[1:])
+        parts.append(everyone[:, : len(rows)])
+    joined = np.concatenate(parts, axis=1).swapaxes(0, 1)
+    return joined.reshape(-1, *share.shape[1:])[:count]
+
+
+def take_first_hosts(
+    strategy: tf.distribute.Strategy, variables: Sequence[tf.Variable]
+) -> None:
+    """Gives variables that hosts keep each for itself the values of the first host."""
+    if hosts(strategy) == 1 or not variables:
+        return
+    own = tf.concat([tf.reshape(value, (-1,)) for value in variables], axis=0)
+    everyone = strategy.run(lambda: gather(own[tf.newaxis]))
+    first = strategy.experimental_local_results(everyone)[0][0]
+    sizes = [value.shape.num_elements() for value in variables]
+    for variable, value in zip(variables, tf.split(first, sizes)):
+        variable.assign(tf.reshape(value, variable.shape))
 
 
 @contextlib.contextmanager

@@ -15,6 +15,10 @@ from test_pretrain import SMALL
 from test_within_epoch import assert_same_end
 
 from moco_tf.cluster import Cluster, ClusterError, find_cluster
+from moco_tf.config import load_config
+from moco_tf.interchange import load_pretrained
+from moco_tf.pretrain import build_model
+from moco_tf.pretrain.monitor import Monitor
 
 ALONE = {"worker": ["a:1", "b:1"]}
 WITH_CHIEF = {"chief": ["a:1"], "worker": ["b:1", "c:1"]}
@@ -149,6 +153,28 @@ def start(folder, *words):
         [*LAUNCH, "--", "train", *TRAIN, f"--runs_dir={folder}", *words],
         cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
     )  # fmt: skip
+
+
+def test_workers_share_the_probes_and_judge_what_is_exported(tmp_path):
+    # Sets that neither the hosts nor their replicas divide.
+    words = [f"--{word}" for word in SMALL] + [
+        "--distribution.replicas=2", f"--runs_dir={tmp_path}", "--name=run",
+        "--monitor.max_train=301", "--monitor.max_test=99", "--monitor.batch_size=25",
+        "--monitor.linear=true", "--monitor.every=1",
+    ]  # fmt: skip
+    done = launched("--", "train", *words)
+    assert done.returncode == 0, done.stderr
+    run = tmp_path / "run"
+    rows = history(run)
+    assert len(rows) == 3
+    for other, row in zip(history(run / "worker-1"), rows):
+        assert (other["knn"], other["linear"]) == (row["knn"], row["linear"])
+    config = load_config(run / "config.yaml")
+    monitor = Monitor(config, build_model(config, 2, 1, 10))
+    encoder = load_pretrained(run / "saved_model").encoder
+    for probe in monitor.probes:
+        accuracy = probe.score(*monitor.features.get(encoder, 1))
+        assert float(rows[2][probe.name]) == pytest.approx(accuracy, abs=1e-6)
 
 
 @pytest.mark.slow

@@ -260,3 +260,22 @@ def even_batches(dataset: tf.data.Dataset, replicas: int) -> tf.data.Dataset:
         return {**filled, "weight": tf.cast(index < rows, tf.float32)}
 
     return dataset.map(fill, num_parallel_calls=CORES, deterministic=True)
+
+
+def replica_batches(dataset: tf.data.Dataset, replicas: int) -> tf.data.Dataset:
+    """Cuts `even_batches` into one for each replica, in their order.
+
+    TensorFlow does so itself, but not where each host has batches of its own.
+
+    Args:
+        dataset: batches, dicts of tensors whose first dimension replicas divide.
+        replicas: of this host.
+    """
+
+    def cut(batch):
+        parts = {
+            key: tf.stack(tf.split(value, replicas)) for key, value in batch.items()
+        }
+        return tf.data.Dataset.from_tensor_slices(parts)
+
+    return dataset.flat_map(cut)

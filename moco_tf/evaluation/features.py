@@ -9,7 +9,13 @@ import numpy as np
 import tensorflow as tf
 from tensorflow import keras
 
-from moco_tf.data.labelled import even_batches
+from moco_tf.data.labelled import even_batches, replica_batches
+from moco_tf.distribution import (
+    hosts,
+    local_replicas,
+    of_all_hosts,
+    take_first_hosts,
+)
 from moco_tf.log import watched
 
 
@@ -44,7 +50,8 @@ class FeatureExtractor:
         preprocess: uint8 (N,H,W,C) -> float (N,H,W,C), e.g. a `Normalize` layer;
             None hands the images to the encoder as they are, cast to float32.
         strategy: the one whose replicas share each batch of `extract`; None encodes
-            on one device.
+            on one device. Of several hosts each gives batches of its own, as many as
+            the others.
     """
 
     def __init__(
@@ -122,8 +129,13 @@ class FeatureExtractor:
             outputs = features, batch["label"], batch["id"]
             return [tf.boolean_mask(output, kept) for output in outputs]
 
-        dataset = even_batches(dataset, self.strategy.num_replicas_in_sync)
-        shared = self.strategy.experimental_distribute_dataset(dataset)
+        replicas = local_replicas(self.strategy)
+        dataset = even_batches(dataset, replicas)
+        if hosts(self.strategy) == 1:
+            shared = self.strategy.experimental_distribute_dataset(dataset)
+        else:
+            own = replica_batches(dataset, replicas)
+            shared = self.strategy.distribute_datasets_from_function(lambda _: own)
         key = tuple(tf.nest.flatten(dataset.element_spec))
         if key not in self._functions:
             self._functions[key] = tf.function(
@@ -177,7 +189,9 @@ class MonitorFeatures:
         train_dataset: labelled batches that kNN votes with and a probe learns from.
         test_dataset: labelled batches that are scored.
         preprocess: see `FeatureExtractor`.
-        strategy: see `FeatureExtractor`.
+        strategy: see `FeatureExtractor`. Of several hosts each has its share of the
+            sets, as `moco_tf.distribution.of_all_hosts` joins them.
+        counts: examples of both sets, where there are several hosts.
     """
 
     def __init__(
@@ -186,12 +200,15 @@ class MonitorFeatures:
         test_dataset: tf.data.Dataset,
         preprocess: Callable | None = None,
         strategy: tf.distribute.Strategy | None = None,
+        counts: tuple[int, int] = (0, 0),
     ):
         """See the class docstring."""
         self.train_dataset = train_dataset
         self.test_dataset = test_dataset
         self.preprocess = preprocess
         self.strategy = strategy
+        self.counts = counts
+        self._is_shared = strategy is not None and hosts(strategy) > 1
         self._extractor: FeatureExtractor | None = None
         self._step: int | None = None
         self._newest: tuple[Features, Features] | None = None
@@ -216,12 +233,23 @@ class MonitorFeatures:
             self._newest = None
         if self._newest is None or step != self._step:
             self._newest = None  # frees the old pair before the new one is made
+            if self._is_shared:
+                variables = getattr(encoder, "non_trainable_variables", [])
+                take_first_hosts(self.strategy, variables)
             self._newest = (
-                self._extractor.extract(self.train_dataset),
-                self._extractor.extract(self.test_dataset),
+                self._of_all(self.train_dataset, self.counts[0]),
+                self._of_all(self.test_dataset, self.counts[1]),
             )
             self._step = step
         return self._newest
+
+    def _of_all(self, dataset, count):
+        own = self._extractor.extract(dataset)
+        if not self._is_shared:
+            return own
+        parts = own.features, own.labels
+        parts = [of_all_hosts(self.strategy, part, count) for part in parts]
+        return Features(*parts, np.arange(count))
 
 
 def checked_labels(

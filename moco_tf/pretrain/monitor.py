@@ -12,11 +12,12 @@ import numpy as np
 import tensorflow as tf
 
 from moco_tf import callbacks
+from moco_tf.cluster import find_cluster
 from moco_tf.config import Config
 from moco_tf.data.labelled import evenly_spread, subset
 from moco_tf.data.pipeline import labelled_batches
 from moco_tf.data.sources import DataError, Source, check_same_classes
-from moco_tf.distribution import hosts
+from moco_tf.distribution import hosts, of_all_hosts
 from moco_tf.encoders.batchnorm import share_statistics
 from moco_tf.evaluation import (
     FeatureExtractor,
@@ -58,11 +59,14 @@ class Monitor:
         self.class_names = train.class_names
         train = _some(train, config.monitor.max_train)
         test = _some(test, config.monitor.max_test)
-        self._batches = (_in_batches(train, config), _in_batches(test, config))
-        strategy = model.distribute_strategy
-        if hosts(strategy) > 1:
-            strategy = None  # each host measures all by itself, for its own files
-        self.features = MonitorFeatures(*self._batches, model.normalise, strategy)
+        self._strategy = model.distribute_strategy
+        self._counts = (train.num_examples, test.num_examples)
+        shares = (_share(source, self._strategy) for source in (train, test))
+        train_batches, test_batches = (_in_batches(share, config) for share in shares)
+        self._batches = (train_batches, test_batches)
+        self.features = MonitorFeatures(
+            *self._batches, model.normalise, self._strategy, self._counts
+        )
         every = config.monitor.every
         knn = callbacks.KNN(
             self.features, every, config.monitor.knn_k, config.monitor.knn_temperature
@@ -112,10 +116,13 @@ class Monitor:
         return baselines
 
     def _raw_pixels(self):
-        (train, train_labels), (test, test_labels) = map(_pixels, self._batches)
-        sets = (train, train_labels, test, test_labels)
+        sets = [
+            of_all_hosts(self._strategy, share, count)
+            for batches, count in zip(self._batches, self._counts)
+            for share in _pixels(batches)
+        ]
         monitor = self._config.monitor
-        k = min(monitor.knn_k, len(train))
+        k = min(monitor.knn_k, self._counts[0])
         raw = {"knn": knn_accuracy(*sets, k=k, temperature=monitor.knn_temperature)}
         if monitor.linear:
             raw["linear"] = linear_accuracy(*sets)
@@ -174,6 +181,15 @@ def _in_batches(source, config):
 
 def _some(source, most):
     return subset(source, evenly_spread(source.num_examples, most))
+
+
+def _share(source, strategy):
+    """What this host encodes: every n-th image, as many as the others."""
+    number, count = hosts(strategy), source.num_examples
+    if number == 1:
+        return source
+    ids = np.arange(find_cluster().index, -(-count // number) * number, number)
+    return subset(source, np.minimum(ids, count - 1))
 
 
 def _pixels(batches):
