@@ -1,0 +1,240 @@
+"""What a step moves, and where more GPUs stop helping: `python benchmarks/scaling.py`.
+
+Prints the tables of docs/scaling.md: what each method's step hands to collectives,
+counted in its traced graph over two logical CPU devices (some two minutes; --methods
+chooses them), and for MoCo v2 on ResNet-50 the arithmetic of devices, network and hosts
+for 8, 64 and 512 GPUs, from published speeds, which --speed replaces by your own. The
+arithmetic's bytes must be those counted, or it stops.
+"""
+
+from __future__ import annotations
+
+import argparse
+import collections
+from typing import Any
+
+import moco_tf  # before TensorFlow, whose Keras it chooses
+
+# isort: split
+import numpy as np
+import tensorflow as tf
+from tensorflow.python.framework import function_def_to_graph
+
+from moco_tf import encoders, methods, optimizers
+from moco_tf.distribution import make_strategy, mirrored
+
+# Images/s of supervised ResNet-50 on one GPU with XLA, in 8, by NVIDIA: TensorFlow
+# ResNet50v1.5 of github.com/NVIDIA/DeepLearningExamples, "Training performance".
+SUPERVISED = {
+    "V100, float32": 3170 / 8,
+    "V100, float16": 9510 / 8,
+    "A100, TF32": 7000 / 8,
+    "A100, mixed precision": 17400 / 8,
+}
+# A step of MoCo adds a forward pass, of keys, to the three passes' worth of training.
+MOCO = 3 / 4
+# Twice an A100's: an assumption, for want of a published figure.
+SPEEDS = {name: rate * MOCO for name, rate in SUPERVISED.items()}
+SPEEDS["H100, mixed precision (assumed)"] = 2 * SPEEDS["A100, mixed precision"]
+# Of benchmarks/input_pipeline.csv: two views of a photograph of 375 x 500 pixels.
+PER_CORE = 573 / 2
+# Mean of ImageNet's training files, and of two crops as a data service sends them.
+FILE_BYTES, CROPS_BYTES = 138e9 / 1281167, 2 * 224 * 224 * 3
+# Bytes/s of a GPU's links to the others of a host (NVLink), and of a host to others.
+LINKS, NETWORK = 200e9, 100e9 / 8
+GPUS_A_HOST = 8
+
+Rows = list[list[str]]
+
+
+def main() -> None:
+    """Counts, computes and prints."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--methods", nargs="*", default=list(METHODS), choices=METHODS)
+    parser.add_argument(
+        "--speed", type=float, help="images/s that one GPU trains MoCo v2 at"
+    )
+    parser.add_argument("--batch", type=int, default=32, help="images of each GPU")
+    options = parser.parse_args()
+    make_strategy(2)  # makes the devices, before anything else does
+    counts = {
+        name: counted(METHODS[name](encoders.ResNet50()), 224, 32)
+        for name in options.methods
+    }
+    if counts:
+        print(table(*count_rows(counts)))
+    speeds = {"yours": options.speed} if options.speed else SPEEDS
+    parameters = resnet50_parameters()
+    if "moco" in counts:
+        require_same(counts["moco"], moved(parameters, 128, 32))
+    print(table(*gpu_rows(speeds, parameters, options.batch)))
+    print(table(*host_rows(speeds)))
+
+
+METHODS: dict[str, Any] = {
+    "moco": lambda encoder: methods.MoCo(encoder),
+    "moco_v3": lambda encoder: methods.MoCoV3(encoder, total_steps=100),
+    "simclr": lambda encoder: methods.SimCLR(encoder),
+    "end_to_end": lambda encoder: methods.EndToEnd(encoder),
+    "memory_bank": lambda encoder: methods.MemoryBank(encoder, 1281167, seed=0),
+}
+
+
+def moved(parameters: int, dim: int, rows: int) -> dict[str, int]:
+    """Bytes that a replica of MoCo hands to collectives in a step.
+
+    Args:
+        parameters: of the query encoder with its head.
+        dim: of the embeddings.
+        rows: images of a replica.
+    """
+    return {
+        "gradients": 4 * parameters,
+        "embeddings": 4 * rows * dim,
+        "ids, positions": (8 + 4) * rows,
+        "statistics": 0,
+    }
+
+
+def counted(model, image_size: int, rows: int, replicas: int = 2) -> dict[str, int]:
+    """The same, read from the graph of a real step over logical CPU devices.
+
+    Args:
+        model: not compiled, and not made in the scope of a strategy.
+        image_size: of the crops.
+        rows: images of a replica.
+        replicas: logical devices, which are there.
+    """
+    strategy = mirrored(tuple(f"CPU:{i}" for i in range(replicas)))
+    with strategy.scope():
+        model = type(model).from_config(model.get_config())
+        model.compile(optimizers.SGD(0.1))
+    shape = (rows * replicas, image_size, image_size, 3)
+    count = np.arange(shape[0])
+    batch = {"query": np.zeros(shape, np.float32), "key": np.zeros(shape, np.float32)}
+    batch.update(id=count, position=count.astype(np.int32))
+    data = tf.data.Dataset.from_tensors(batch).unbatch()
+    data = data.batch(shape[0], drop_remainder=True)
+    shared = next(iter(strategy.experimental_distribute_dataset(data)))
+    model.make_train_function()
+    graph = model.train_tf_function.get_concrete_function(shared).graph
+    library = graph.as_graph_def().library.function
+    graphs = [graph, *map(function_def_to_graph.function_def_to_graph, library)]
+    total: collections.Counter = collections.Counter()
+    for operation in (op for each in graphs for op in each.get_operations()):
+        for kind, size in _exchanged(operation):
+            total[kind] += size
+    kinds = moved(0, 0, 0)
+    return {kind: total[kind] // replicas for kind in kinds}
+
+
+def _exchanged(operation):
+    """(kind, bytes) of what an operation of the graph takes from each replica."""
+    if operation.type.startswith("CollectiveReduce"):
+        tensor = operation.inputs[0]
+        kind = "gradients" if tensor.dtype == tf.float32 else "statistics"
+        yield kind, _size(tensor)
+    elif operation.type.startswith("CollectiveGather"):
+        # TensorFlow exchanges the shapes first, as int32.
+        if operation.inputs[0].dtype == tf.float32:
+            yield "embeddings", _size(operation.inputs[0])
+    elif operation.type == "ConcatV2" and operation.inputs[0].dtype.is_integer:
+        # Integers are joined on one device of a host.
+        parts = operation.inputs[:-1]
+        # A batch's own parts come as arguments, which have a name and no device.
+        if len({part.op.device or part.op.name for part in parts}) > 1:
+            for tensor in parts:
+                yield "ids, positions", _size(tensor)
+
+
+def _size(tensor):
+    while not tensor.shape.is_fully_defined():  # padded, where shares may differ
+        tensor = tensor.op.inputs[0]
+    return tensor.shape.num_elements() * tensor.dtype.size
+
+
+def require_same(found: dict[str, int], expected: dict[str, int]) -> None:
+    """Stops where the arithmetic is not what the graph has."""
+    if found != expected:
+        raise SystemExit(f"counted {found}, but the arithmetic says {expected}")
+
+
+def resnet50_parameters() -> int:
+    """Parameters that MoCo v2 trains: ResNet-50 and the MLP head."""
+    trained = methods.MoCo(encoders.ResNet50()).trainable_variables
+    return sum(variable.shape.num_elements() for variable in trained)
+
+
+def count_rows(counts: dict[str, dict[str, int]]) -> tuple[list[str], Rows]:
+    """The first table."""
+    head = ["method", *(f"{kind}, kB" for kind in moved(0, 0, 0))]
+    return head, [
+        [name, *(f"{size / 1e3:,.1f}" for size in sizes.values())]
+        for name, sizes in counts.items()
+    ]
+
+
+def exchange_seconds(gpus: int, sent: int, gathered: int) -> float:
+    """Time of a ring's all-reduce and of an all-gather, within hosts and over them.
+
+    Args:
+        gpus: of the run.
+        sent: bytes to be reduced, of each GPU.
+        gathered: bytes that each GPU gives to all.
+    """
+    hosts = max(1, gpus // GPUS_A_HOST)
+    local = min(gpus, GPUS_A_HOST)
+    inside = 2 * (local - 1) / local * sent / LINKS
+    between = 2 * (hosts - 1) / hosts * sent / NETWORK
+    from_others = (gpus - local) * gathered / NETWORK
+    return inside + between + from_others + (local - 1) * gathered / LINKS
+
+
+def gpu_rows(
+    speeds: dict[str, float], parameters: int, batch: int
+) -> tuple[list[str], Rows]:
+    """The second table: the share of a step that is arithmetic, not exchange."""
+    head = ["GPU", "images/s each", "a step, ms", "8 GPUs", "64", "512"]
+    size = moved(parameters, 128, batch)
+    rows = []
+    for name, speed in speeds.items():
+        step = batch / speed
+        shares = [
+            step / (step + exchange_seconds(n, size["gradients"], size["embeddings"]))
+            for n in (8, 64, 512)
+        ]
+        cells = [f"{100 * share:.0f} %" for share in shares]
+        rows.append([name, f"{speed:,.0f}", f"{1000 * step:.0f}", *cells])
+    return head, rows
+
+
+def host_rows(speeds: dict[str, float]) -> tuple[list[str], Rows]:
+    """The third table: what 8 GPUs ask of their host."""
+    head = ["8 GPUs", "images/s", "cores for two views", "files, GB/s"]
+    head.append("crops of a data service, Gbit/s")
+    rows = []
+    for name, speed in speeds.items():
+        rate = GPUS_A_HOST * speed
+        rows.append(
+            [
+                name,
+                f"{rate:,.0f}",
+                f"{rate / PER_CORE:.0f}",
+                f"{rate * FILE_BYTES / 1e9:.2f}",
+                f"{rate * CROPS_BYTES * 8 / 1e9:.0f}",
+            ]
+        )
+    return head, rows
+
+
+def table(head: list[str], rows: Rows) -> str:
+    """In Markdown."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+if __name__ == "__main__":
+    assert moco_tf.__version__
+    main()
