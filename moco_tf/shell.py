@@ -8,6 +8,8 @@ import shlex
 import shutil
 import sys
 
+from moco_tf.paths import to_path
+
 
 def command(name: str, *words: object) -> str:
     """One of the commands, such that it runs as printed.
@@ -42,7 +44,7 @@ def tensorboard(*runs: str | os.PathLike) -> str:
     start = [_typed(beside)]
     if shutil.which(str(beside)) is None:
         start = [_typed(sys.executable), "-m", "tensorboard.main"]
-    folders = [pathlib.Path(run, "tensorboard") for run in runs]
+    folders = [to_path(run) / "tensorboard" for run in runs]
     if len(folders) == 1:
         return shlex.join([*start, "--logdir", str(folders[0])])
     named = [f"{folder.absolute().parent.name}:{folder}" for folder in folders]

@@ -7,12 +7,13 @@ PACKAGE = pathlib.Path(__file__).resolve().parents[1] / "moco_tf"
 TIERS = (
     (
         "lanes",
+        "lazy",
         "log",
         "mistakes",
-        "shell",
         "stops",
     ),
-    ("cluster",),
+    ("cluster", "paths"),
+    ("shell",),
     (
         "config",
         "distribution",

@@ -7,13 +7,13 @@ import logging
 import os
 import pathlib
 import re
-import shutil
 from collections.abc import Callable, Iterator
 
 import tensorflow as tf
 from tensorflow import keras
 
 from moco_tf.mistakes import Mistake, reason
+from moco_tf.paths import remove, to_path
 
 log = logging.getLogger("moco_tf")
 
@@ -37,7 +37,7 @@ class Checkpoints(keras.callbacks.Callback):
 
     def __init__(self, folder: str | os.PathLike, every: int = 1, keep: int = 2):
         super().__init__()
-        self.folder = pathlib.Path(folder)
+        self.folder = to_path(folder)
         self.every = every
         self.keep = keep
 
@@ -118,13 +118,13 @@ class Checkpoints(keras.callbacks.Callback):
 
 def newest_checkpoint(folder: str | os.PathLike) -> str:
     """Path of the newest whole checkpoint in a folder; a RunError without one."""
-    epoch = _newest_whole(pathlib.Path(folder))
+    epoch = _newest_whole(to_path(folder))
     if not epoch:
         raise RunError(
             f"{folder} holds no checkpoint to start from; name a run directory that "
             "has trained for an epoch at least, such as runs/demo."
         )
-    return str(pathlib.Path(folder) / f"epoch-{epoch}")
+    return str(to_path(folder) / f"epoch-{epoch}")
 
 
 def _newest_whole(folder):
@@ -158,7 +158,7 @@ def _list_again(folder):
 def is_whole(path: pathlib.Path) -> bool:
     """Whether a checkpoint can be read to its end, checksums too; a line if not."""
     try:
-        reader = tf.train.load_checkpoint(str(path))
+        reader = tf.compat.v1.train.NewCheckpointReader(str(path))
         for name in reader.get_variable_to_shape_map():
             reader.get_tensor(name)
     except (ValueError, IndexError, RuntimeError, tf.errors.OpError) as error:
@@ -192,7 +192,7 @@ def whole_or_none(path: pathlib.Path, failure: str, kept: str) -> Iterator[None]
         # TensorFlow gathers the parts in a folder before it moves them.
         for ending in (".*", "_temp*"):
             for part in path.parent.glob(path.name + ending):
-                shutil.rmtree(part) if part.is_dir() else part.unlink()
+                remove(part)
         raise RunError(
             f"{failure} ({reason(error)}); {kept}: make room and start the same "
             "command again to continue."

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import math
 import os
-import pathlib
 from collections.abc import Mapping
 from typing import Callable
 
@@ -18,6 +17,7 @@ from tensorflow import keras
 from moco_tf.callbacks.measures import MEASURES, OTHER
 from moco_tf.callbacks.steps import StepFigures
 from moco_tf.evaluation.knn.gallery import Album
+from moco_tf.paths import to_path
 
 
 class HistoryCSV(keras.callbacks.Callback):
@@ -32,13 +32,13 @@ class HistoryCSV(keras.callbacks.Callback):
 
     def __init__(self, path: str | os.PathLike):
         super().__init__()
-        self.path = pathlib.Path(path)
+        self.path = to_path(path)
 
     def read(self) -> list[dict[str, str]]:
         """Returns the rows written so far."""
         if not self.path.exists():
             return []
-        with open(self.path, newline="") as file:
+        with self.path.open(newline="") as file:
             return list(csv.DictReader(file))
 
     def epochs(self) -> int:
@@ -51,11 +51,11 @@ class HistoryCSV(keras.callbacks.Callback):
         rows.append({"epoch": str(epoch), **{k: f"{v:.6g}" for k, v in values.items()}})
         columns = list(dict.fromkeys(name for row in rows for name in row))
         staging = self.path.with_suffix(".tmp")
-        with open(staging, "w", newline="") as file:
+        with staging.open("w", newline="") as file:
             writer = csv.DictWriter(file, columns, restval="")
             writer.writeheader()
             writer.writerows(rows)
-        os.replace(staging, self.path)
+        staging.replace(self.path)
 
     def on_epoch_end(self, epoch: int, logs: dict) -> None:
         """Writes the epoch's row."""
@@ -98,7 +98,7 @@ class TensorBoard(keras.callbacks.Callback):
     ):
         super().__init__()
         self.is_untrained = is_untrained
-        self.log_dir = pathlib.Path(log_dir)
+        self.log_dir = to_path(log_dir)
         self.untrained = untrained or {}
         self.pictures, self.every = pictures or {}, every
         self.every_steps, self.batch_size = every_steps, batch_size
@@ -163,7 +163,8 @@ class TensorBoard(keras.callbacks.Callback):
 
     def _project(self, album):
         images, labels = album.load()
-        np.savetxt(self.log_dir / "embeddings.tsv", album.features(), "%.5g", "\t")
+        with (self.log_dir / "embeddings.tsv").open("w") as file:
+            np.savetxt(file, album.features(), "%.5g", "\t")
         names = [
             album.class_names[label] if label >= 0 and album.class_names else str(label)
             for label in labels

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import inspect
-import pathlib
 from collections.abc import Sequence
 
 from moco_tf import cli
@@ -14,6 +13,7 @@ from moco_tf.config.reader import Reader
 from moco_tf.evaluation.commands import ON_RESULTS, PROTOCOLS, Evaluation
 from moco_tf.interchange.formats import find_export
 from moco_tf.log import import_tensorflow
+from moco_tf.paths import to_path
 from moco_tf.shell import command
 
 
@@ -79,7 +79,7 @@ def parse_evaluation(argv: Sequence[str]) -> Evaluation:
         )
     settings = Reader(PROTOCOLS[protocol]).read(None, words)
     settings.check()
-    return Evaluation(protocol, tuple(map(pathlib.Path, paths)), settings)
+    return Evaluation(protocol, tuple(map(to_path, paths)), settings)
 
 
 def _sort(words):

@@ -17,6 +17,7 @@ from moco_tf.config.reader import FlagParser
 from moco_tf.config.recipes import Recipe, find, recipes
 from moco_tf.config.sweep import Sweep, load_sweep
 from moco_tf.log import import_tensorflow
+from moco_tf.paths import to_path
 from moco_tf.shell import command
 
 _DESCRIPTION = (
@@ -103,7 +104,7 @@ def parse_args(argv: Sequence[str]) -> Config:
     if options.resume is None:
         config = read_words(options.config, words, list(parser._option_string_actions))
     else:
-        config = _load_run(pathlib.Path(options.resume), options.config, words)
+        config = _load_run(to_path(options.resume), options.config, words)
     if options.print_config:
         print(dump(config), end="")
         raise SystemExit(0)
@@ -141,7 +142,7 @@ def _refuse_lone_words(words: Sequence[str]) -> None:
     for word in _joined(words):
         if word.startswith("-"):
             continue
-        place = pathlib.Path(word)
+        place = to_path(word)
         if find(word).is_file():
             meant = f"did you mean --config {word}?"
         elif find(word, "sweeps").is_file():

@@ -9,6 +9,7 @@ from moco_tf.config.limits import ConfigError, check_limits, require
 from moco_tf.config.methods import MoCoSettings
 from moco_tf.config.tree import ENCODERS, Config, Data, Encoder
 from moco_tf.mistakes import require_plain
+from moco_tf.paths import to_path
 
 
 def validate(config: Config, replicas: int | None = None, hosts: int = 1) -> None:
@@ -53,13 +54,13 @@ def check_places(config: Config) -> None:
             if (place := getattr(data, key)) is None:
                 continue
             require(
-                pathlib.Path(place).expanduser().is_dir(),
+                to_path(place).is_dir(),
                 f"{section}.{key}={place!r} is not a folder; check the path, which is "
                 f"taken from {pathlib.Path.cwd()} unless it starts with a slash.",
             )
     if config.train.start_from is not None:
         require_plain(config.train.start_from, "train.start_from", ConfigError)
-        folder = pathlib.Path(config.train.start_from).expanduser()
+        folder = to_path(config.train.start_from)
         require(
             (folder / "checkpoints").is_dir(),
             f"train.start_from={config.train.start_from} holds no checkpoints; name a "

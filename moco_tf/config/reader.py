@@ -7,7 +7,6 @@ import contextlib
 import dataclasses
 import difflib
 import os
-import pathlib
 import re
 import typing
 from collections.abc import Iterator, Sequence
@@ -20,6 +19,7 @@ from moco_tf.config.choices import choose, kinds, with_kinds
 from moco_tf.config.hints import describe, meant
 from moco_tf.config.limits import ConfigError, check_limits
 from moco_tf.config.recipes import advice
+from moco_tf.paths import to_path
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -137,7 +137,7 @@ class Reader(Generic[Tree]):
     def _check_file(self, path):
         """The file's tree; refuses what is not a YAML mapping of known keys."""
         try:
-            tree = yaml.safe_load(pathlib.Path(path).read_text(encoding="utf-8"))
+            tree = yaml.safe_load(to_path(path).read_text(encoding="utf-8"))
         except OSError as error:
             reason = (error.strerror or "unreadable").lower()
             raise ConfigError(

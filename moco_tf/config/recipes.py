@@ -8,6 +8,8 @@ import pathlib
 import re
 from dataclasses import dataclass
 
+from moco_tf.paths import is_remote, to_path
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -44,7 +46,9 @@ def find(path: str | os.PathLike, folder: str = "") -> pathlib.Path:
     Returns:
         The file; `path` itself where there is none.
     """
-    given = pathlib.Path(path)
+    given = to_path(path)
+    if is_remote(given):
+        return given
     root = configs_folder()
     candidates = [given, root.parent / given]
     if given.name == str(given):

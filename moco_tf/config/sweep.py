@@ -16,6 +16,7 @@ from moco_tf.config.limits import ConfigError, require
 from moco_tf.config.load import load_config
 from moco_tf.config.recipes import advice, find
 from moco_tf.config.tree import Config
+from moco_tf.paths import to_path
 
 # Keys of a `Config` that a sweep does not have.
 _OF_RECIPES = {field.name for field in dataclasses.fields(Config)} - {"name"}
@@ -91,7 +92,7 @@ class Sweep:
                 train=dataclasses.replace(
                     config.train, epochs=row.epochs_factor * config.train.epochs
                 ),
-                runs_dir=str(pathlib.Path(config.runs_dir) / self.name),
+                runs_dir=str(to_path(config.runs_dir) / self.name),
             )
             validate(config)
         except ConfigError as error:

@@ -7,7 +7,7 @@ import dataclasses
 import math
 import pathlib
 from dataclasses import dataclass, field
-from typing import Literal, Optional
+from typing import Any, Literal, Optional
 
 from moco_tf.config.limits import (
     BELOW_ONE,
@@ -21,6 +21,7 @@ from moco_tf.config.limits import (
     rising,
 )
 from moco_tf.config.methods import Grouped, Method, MoCoSettings
+from moco_tf.paths import to_path
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,12 @@ class Data:
     decode_threads: Optional[int] = limited(None, at_least(1))
     service: Optional[str] = None
     max_unreadable: float = limited(0.01, between(0, 1))
+
+    @property
+    def place(self) -> dict[str, Any]:
+        """What `moco_tf.data.open_source` is to open."""
+        names = ("split", "name", "data_dir", "manual_dir", "max_unreadable")
+        return {"kind": self.source, **{name: getattr(self, name) for name in names}}
 
 
 @dataclass(frozen=True)
@@ -289,7 +296,7 @@ class Config:
     @property
     def run_dir(self) -> pathlib.Path:
         """Directory of everything this run makes."""
-        return pathlib.Path(self.runs_dir).expanduser() / self.name
+        return to_path(self.runs_dir) / self.name
 
     @property
     def effective_learning_rate(self) -> float:

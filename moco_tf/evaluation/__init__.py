@@ -5,8 +5,9 @@ Names come when they are asked for: the settings are read before TensorFlow is i
 
 from __future__ import annotations
 
-import importlib
 from typing import TYPE_CHECKING
+
+from moco_tf.lazy import importing
 
 if TYPE_CHECKING:
     from moco_tf.evaluation.cache import cached_features
@@ -71,10 +72,7 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str):
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+__getattr__ = importing(__name__, _HOMES)
 
 
 def __dir__() -> list[str]:

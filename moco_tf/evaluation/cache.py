@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import logging
 import os
-import tempfile
 import zipfile
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 
 from moco_tf.evaluation.features import Features
+from moco_tf.paths import to_path
 
 log = logging.getLogger("moco_tf")
 
@@ -35,7 +35,7 @@ def cached_features(
     """
     text = json.dumps(key, sort_keys=True)
     name = hashlib.sha256(text.encode()).hexdigest()[:16]
-    path = Path(folder) / f"{name}.npz"
+    path = to_path(folder) / f"{name}.npz"
     features = _read(path, text)
     if features is None:
         features = extract()
@@ -54,7 +54,7 @@ def cached_features(
 def _read(path, text):
     try:
         # np.load leaves a broken file open unless it was given an open one.
-        with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             if str(arrays["key"]) != text:
                 return None
             return Features(arrays["features"], arrays["labels"], arrays["ids"])
@@ -65,9 +65,9 @@ def _read(path, text):
 
 def _write(path, text, features):
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, staging = tempfile.mkstemp(prefix=".features-", dir=path.parent)
+    staging = path.with_name(f".features-{os.getpid()}-{path.name}")
     try:
-        with os.fdopen(handle, "wb") as file:
+        with staging.open("wb") as file:
             np.savez(
                 file,
                 key=text,
@@ -75,7 +75,8 @@ def _write(path, text, features):
                 labels=features.labels,
                 ids=features.ids,
             )
-        os.replace(staging, path)
+        staging.replace(path)
     except BaseException:
-        os.unlink(staging)
+        with contextlib.suppress(OSError):
+            staging.unlink()
         raise

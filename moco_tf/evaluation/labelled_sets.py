@@ -26,6 +26,7 @@ from moco_tf.evaluation.linear.settings import Linear
 from moco_tf.evaluation.results.output import results_folder
 from moco_tf.evaluation.settings import Extraction, LabelledData
 from moco_tf.interchange import Pretrained
+from moco_tf.paths import to_path
 
 LabelledSettings = Union[KNN, Linear, Finetune]
 
@@ -105,7 +106,7 @@ def _called(data):
         # Known parts of a set (imagenet2012_subset/1pct) go by its name.
         return re.sub(r"_subset(/.*)?$", "", data.name)
     if data.source == "folder":
-        return pathlib.Path(data.data_dir).expanduser().resolve().name
+        return to_path(data.data_dir).resolve().name
     return data.source
 
 
@@ -240,16 +241,7 @@ def _overridden(data, base, split, default, has_run):
 
 
 def _open(data, channels, most):
-    source = open_source(
-        data.source,
-        data.split,
-        name=data.name,
-        data_dir=data.data_dir,
-        manual_dir=data.manual_dir,
-        labelled=True,
-        channels=channels,
-        max_unreadable=data.max_unreadable,
-    )
+    source = open_source(**data.place, channels=channels, labelled=True)
     if most is not None and most < source.num_examples:
         source = subset(source, evenly_spread(source.num_examples, most))
     facts = {"source": data.source, "split": data.split, "images": source.num_examples}

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
-
 from moco_tf.interchange.errors import InterchangeError
 from moco_tf.interchange.formats import FORMATS
+from moco_tf.lazy import importing
 
 _HOMES = {
     "Checkpoint": "checkpoints",
@@ -23,9 +22,8 @@ _HOMES = {
 __all__ = ["FORMATS", "InterchangeError", *_HOMES]
 
 
-def __getattr__(name: str):
-    # TensorFlow takes seconds to import; the command's --help should not wait for it.
-    if name in _HOMES:
-        home = importlib.import_module(f"moco_tf.interchange.{_HOMES[name]}")
-        return getattr(home, name)
-    raise AttributeError(f"module 'moco_tf.interchange' has no attribute {name!r}")
+__getattr__ = importing(__name__, _HOMES)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

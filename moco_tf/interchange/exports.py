@@ -31,6 +31,7 @@ from moco_tf.interchange.writers import (
     write_state_dict,
     write_tflite,
 )
+from moco_tf.paths import to_path
 from moco_tf.precision import full_float32
 
 
@@ -55,7 +56,7 @@ def export(pretrained: Pretrained, path: str | os.PathLike, to: str) -> float:
     """
     if to not in FORMATS:
         raise InterchangeError(f"format {to!r} is unknown; use {', '.join(FORMATS)}.")
-    path, kind = Path(path), FORMATS[to]
+    path, kind = to_path(path), FORMATS[to]
     kind.check_name(path)
     with contextlib.ExitStack() as stack:
         new = stack.enter_context(replacing(path, folder=not kind.suffixes))

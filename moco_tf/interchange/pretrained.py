@@ -17,6 +17,7 @@ from moco_tf.config import Config, load_config
 from moco_tf.interchange.architecture import describe, rebuild
 from moco_tf.interchange.errors import InterchangeError
 from moco_tf.interchange.formats import find_export
+from moco_tf.paths import to_path
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,7 @@ def load_pretrained(path: str | os.PathLike) -> Pretrained:
         InterchangeError: if there is no such encoder at `path`.
         ConfigError: if the run directory's config.yaml is broken.
     """
-    path = Path(path)
+    path = to_path(path)
     saved = find_export(path)
     config = _load_run_config(path) if saved != path else None
     extra = saved / "assets.extra"
@@ -127,7 +128,9 @@ def _load_run_config(run_dir: Path) -> Config:
 
 def _read_weights(saved: Path) -> list[np.ndarray]:
     """The encoder's weights, in order, out of the SavedModel's own checkpoint."""
-    reader = tf.train.load_checkpoint(str(saved / "variables" / "variables"))
+    reader = tf.compat.v1.train.NewCheckpointReader(
+        str(saved / "variables" / "variables")
+    )
     count = sum(
         name.startswith("weights/") for name in reader.get_variable_to_shape_map()
     )

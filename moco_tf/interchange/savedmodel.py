@@ -23,6 +23,7 @@ from moco_tf.interchange.handover import write_handover
 from moco_tf.interchange.serving import ServedEncoder
 from moco_tf.interchange.staging import replacing
 from moco_tf.lanes import require_keras_2
+from moco_tf.paths import to_path
 
 
 def export_saved_model(
@@ -96,7 +97,7 @@ def export_saved_model(
         (extra / "encoder.json").write_text(description + "\n")
         _verify(encoder, new, image_size, mean, std)
         write_handover(new, image_size, resize, channels)
-    return Path(path)
+    return to_path(path)
 
 
 def export_encoder(

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from moco_tf.interchange.errors import InterchangeError
 from moco_tf.mistakes import require_plain
+from moco_tf.paths import copy, is_remote, to_path
 
 
 def check_replaceable(path: str | os.PathLike, folder: bool) -> None:
@@ -21,11 +22,11 @@ def check_replaceable(path: str | os.PathLike, folder: bool) -> None:
         folder: whether it is a folder, which replaces an empty one or a SavedModel of
             this project only; a file replaces any file.
     """
-    path = Path(path)
+    path = to_path(path)
     require_plain(path, "the target", InterchangeError)
     if not folder and path.is_dir():
         raise InterchangeError(f"{path} is a folder; name a file to write instead.")
-    if folder and os.path.lexists(path) and not path.is_dir():
+    if folder and _is_taken(path) and not path.is_dir():
         raise InterchangeError(
             f"{path} is a file, and a folder is to be written; give a path that does "
             "not exist yet."
@@ -50,16 +51,18 @@ def replacing(path: str | os.PathLike, folder: bool) -> Iterator[Path]:
         folder: which of the two it is.
 
     Yields:
-        A path of the same name in a new folder on the same disk.
+        A path of the same name in a new folder on the same disk, or on this machine
+        where the target is on another.
 
     Raises:
         InterchangeError: if `path` is something else or cannot be written.
     """
-    path = Path(path)
+    path = to_path(path)
     check_replaceable(path, folder)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        staging = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
+        beside = None if is_remote(path) else path.parent
+        staging = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=beside))
     except OSError as error:
         raise InterchangeError(
             f"{path} cannot be written ({(error.strerror or 'no access').lower()}); "
@@ -70,6 +73,9 @@ def replacing(path: str | os.PathLike, folder: bool) -> Iterator[Path]:
         (staging / "new").mkdir()
         new = staging / "new" / path.name
         yield new
+        if is_remote(path):  # nothing moves there, so it is made here and copied
+            copy(new, path)
+            return
         report = path / "report"
         if report.is_dir():
             shutil.copytree(report, new / "report")
@@ -81,6 +87,10 @@ def replacing(path: str | os.PathLike, folder: bool) -> Iterator[Path]:
         if old.exists() and not path.exists():
             old.rename(path)
         shutil.rmtree(staging, ignore_errors=True)
+
+
+def _is_taken(path: Path) -> bool:
+    return path.exists() if is_remote(path) else os.path.lexists(path)
 
 
 def _is_own(path: Path) -> bool:

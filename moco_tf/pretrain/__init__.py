@@ -5,8 +5,9 @@ Names come when they are asked for: a sweep's own process does without TensorFlo
 
 from __future__ import annotations
 
-import importlib
 from typing import TYPE_CHECKING
+
+from moco_tf.lazy import importing
 
 if TYPE_CHECKING:
     from moco_tf.pretrain.build import build_encoder, build_model
@@ -17,10 +18,7 @@ _HOMES = {"build_encoder": "build", "build_model": "build", "pretrain": "run"}
 __all__ = ["build_encoder", "build_model", "pretrain"]
 
 
-def __getattr__(name: str):
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+__getattr__ = importing(__name__, _HOMES)
 
 
 def __dir__() -> list[str]:

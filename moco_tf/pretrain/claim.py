@@ -16,6 +16,7 @@ from moco_tf.callbacks import RunError
 from moco_tf.config import Config, ConfigError, dump
 from moco_tf.config.identity import other_run
 from moco_tf.data.sources import Source
+from moco_tf.paths import is_remote
 
 try:
     import fcntl
@@ -39,11 +40,14 @@ def claimed(config: Config) -> Iterator[pathlib.Path]:
     _refuse_other_run(config)
     try:
         (run_dir / "report").mkdir(parents=True, exist_ok=True)
-        lock = open(run_dir / ".lock", "a+")
+        lock = None if is_remote(run_dir) else open(run_dir / ".lock", "a+")
     except OSError as error:
         raise _unwritable(run_dir, error) from None
-    with lock:
-        _take(lock, run_dir)
+    with lock or contextlib.nullcontext():
+        if lock is None:
+            log.info("%s is on a file system without locks.", run_dir)
+        else:
+            _take(lock, run_dir)
         try:
             write_whole(run_dir / "config.yaml", dump(config))
         except OSError as error:
@@ -143,4 +147,4 @@ def write_whole(path: pathlib.Path, text: str) -> None:
     """Writes a text beside its place and moves it there, replacing a former one."""
     staging = path.with_suffix(".tmp")
     staging.write_text(text)
-    os.replace(staging, path)
+    staging.replace(path)

@@ -15,6 +15,7 @@ from moco_tf.config import Config
 from moco_tf.evaluation.knn.gallery import neighbour_gallery
 from moco_tf.interchange.savedmodel import export_encoder
 from moco_tf.methods import ContrastiveModel
+from moco_tf.paths import to_path
 from moco_tf.pretrain.claim import write_whole
 from moco_tf.pretrain.watch import Watch
 from moco_tf.shell import command, tensorboard
@@ -112,7 +113,7 @@ def _export(config, model, num_images):
 def _data_name(config):
     data = config.data
     if data.source == "folder":
-        return f"folder {pathlib.Path(data.data_dir).expanduser().resolve().name}"
+        return f"folder {to_path(data.data_dir).resolve().name}"
     return data.name if data.source == "tfds" else data.source
 
 

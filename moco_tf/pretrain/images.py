@@ -26,16 +26,7 @@ def open_data(data: Data, config: Config, labelled: bool = False) -> Source:
         config: the run.
         labelled: see `open_source`.
     """
-    return open_source(
-        data.source,
-        data.split,
-        name=data.name,
-        data_dir=data.data_dir,
-        manual_dir=data.manual_dir,
-        labelled=labelled,
-        channels=config.data.channels,
-        max_unreadable=data.max_unreadable,
-    )
+    return open_source(**data.place, channels=config.data.channels, labelled=labelled)
 
 
 class Images:

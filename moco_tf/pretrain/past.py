@@ -13,6 +13,7 @@ from moco_tf.config import Config
 from moco_tf.config.identity import is_finished
 from moco_tf.distribution import of_hosts, together
 from moco_tf.methods import ContrastiveModel
+from moco_tf.paths import to_path
 from moco_tf.pretrain.claim import check_data
 from moco_tf.pretrain.images import Images
 from moco_tf.stops import Asked
@@ -101,7 +102,7 @@ def restore(
         log.info("Continuing after %s of %d.", place, train.epochs)
     first_weights = None
     if train.start_from and not done:
-        folder = pathlib.Path(train.start_from).expanduser() / "checkpoints"
+        folder = to_path(train.start_from) / "checkpoints"
         first_weights = callbacks.newest_checkpoint(folder)
     return Past(epoch, step, history, checkpoints, within, first_weights)
 

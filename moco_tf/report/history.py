@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
+from moco_tf.paths import to_path
 from moco_tf.report import look
 
 PROBES = {"knn": "kNN", "linear": "linear"}
@@ -70,7 +71,7 @@ def plot_history(
 
 def _read_history(path):
     """Column name -> float array, NaN where a cell is empty."""
-    with open(path, newline="") as file:
+    with to_path(path).open(newline="") as file:
         rows = list(csv.DictReader(file))
     if not rows:
         raise ValueError(

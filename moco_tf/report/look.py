@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import io
 import itertools
 import logging
 import os
@@ -18,6 +19,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from moco_tf.paths import to_path
 from moco_tf.report.letters import make_legible
 
 log = logging.getLogger("moco_tf")
@@ -129,7 +131,7 @@ def apart(places: Sequence[float], gaps: Sequence[float]) -> list[float]:
 
 def save(figure: Figure, path: str | os.PathLike) -> Path:
     """Writes a PNG, making its folder, and returns its path."""
-    path = Path(path)
+    path = to_path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     if legend := make_legible(figure):
         log.warning(
@@ -138,7 +140,9 @@ def save(figure: Figure, path: str | os.PathLike) -> Path:
             path.name,
             ", ".join(f"{number} stands for {word}" for number, word in legend.items()),
         )
-    literal(figure.savefig)(path, dpi=_DPI)
+    drawn = io.BytesIO()
+    literal(figure.savefig)(drawn, format="png", dpi=_DPI)
+    path.write_bytes(drawn.getvalue())
     return path
 
 

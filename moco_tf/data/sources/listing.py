@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from moco_tf.data.sources.source import DataError
+from moco_tf.paths import is_remote, to_path
 
 # Endings are a hint: a file of another ending is an image if it begins like one.
 DIRECT = (".jpg", ".jpeg", ".jpe", ".jfif", ".png")
@@ -71,7 +72,7 @@ def fingerprint(data_dir: str) -> str:
 
     It is that of a folder moved elsewhere, and another one once an image is edited.
     """
-    return _walk(pathlib.Path(data_dir).expanduser())[0].digest(with_times=True)
+    return _walk(to_path(data_dir))[0].digest(with_times=True)
 
 
 def list_images(root: pathlib.Path) -> Listing:
@@ -111,7 +112,7 @@ def find_root(data_dir: str | None, split: str) -> pathlib.Path:
     """
     if not data_dir:
         raise DataError("data_dir is missing for source folder; name the folder.")
-    root = pathlib.Path(data_dir).expanduser()
+    root = to_path(data_dir)
     if not root.is_dir():
         raise DataError(
             f"data_dir={data_dir!r} is not a folder; check the path, which is taken "
@@ -157,6 +158,8 @@ def _walk(root):
     """The images below a folder, and a count of others by ending."""
     found: list[tuple[str, int, int]] = []
     others: collections.Counter[str] = collections.Counter()
+    if is_remote(root):
+        return _remote(root, found, others)
     seen, converts = {_identity(root)}, False
     for folder, folders, files in os.walk(root, followlinks=True):
         inside = os.path.relpath(folder, root)
@@ -180,10 +183,34 @@ def _walk(root):
                 converts |= ending not in DIRECT
             elif ending in _OTHER_IMAGES:
                 others[ending] += 1
+    return _listed(root, found, converts), others
+
+
+def _remote(root, found, others):
+    """The same on another file system, where content is not looked at: by endings."""
+    folders, converts = [(root, "")], False
+    while folders:
+        folder, inside = folders.pop()
+        for path in folder.iterdir():
+            ending = _suffix(path.name)
+            if path.name.startswith(".") or path.name in _LITTER:
+                continue
+            if ending in DIRECT + CONVERTED:
+                state = path.stat()
+                found.append((inside + path.name, state.st_size, state.st_mtime_ns))
+                converts |= ending not in DIRECT
+            elif ending in _OTHER_IMAGES:
+                others[ending] += 1
+            elif path.is_dir():
+                folders.append((path, f"{inside}{path.name}/"))
+    return _listed(root, found, converts), others
+
+
+def _listed(root, found, converts):
     found.sort()
     paths, sizes, times = zip(*found) if found else ((), (), ())
     arrays = (np.array(values, np.int64) for values in (sizes, times))
-    return Listing(root, list(paths), *arrays, converts), others
+    return Listing(root, list(paths), *arrays, converts)
 
 
 def _state(path):

@@ -63,7 +63,7 @@ def index_folder() -> pathlib.Path:
 
 
 def _index_path(root, channels):
-    key = hashlib.sha256(os.fsencode(root.resolve()) + b"\0%d" % channels)
+    key = hashlib.sha256(os.fsencode(str(root.resolve())) + b"\0%d" % channels)
     return index_folder() / f"{key.hexdigest()[:20]}.npz"
 
 
@@ -107,7 +107,7 @@ def _keep(path, listing, found):
 def paths_to_read(listing: Listing, of: np.ndarray) -> tf.Tensor:
     """Paths of some of the files, string (count,)."""
     # Names are bytes to the system, and not always UTF-8.
-    root = os.path.join(os.fsencode(listing.root), b"")
+    root = os.path.join(os.fsencode(str(listing.root)), b"")
     return tf.constant([root + os.fsencode(listing.paths[index]) for index in of])
 
 

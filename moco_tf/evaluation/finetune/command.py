@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import logging
 import math
-import pathlib
 from concurrent.futures import ThreadPoolExecutor
 
 import tensorflow as tf
@@ -31,6 +30,7 @@ from moco_tf.evaluation.results.output import (
 from moco_tf.evaluation.results.pictures import curves, grouped_bars
 from moco_tf.interchange import Pretrained, export_saved_model
 from moco_tf.interchange.staging import check_replaceable
+from moco_tf.paths import to_path
 
 log = logging.getLogger("moco_tf")
 
@@ -56,7 +56,7 @@ def run(settings: Finetune, pretrained: Pretrained) -> dict:
     folder, images = place_of_results(name, settings, pretrained)
     if settings.save:
         for kind in _KINDS.values():
-            path = results_folder(pathlib.Path(settings.save) / kind, None, "save")
+            path = results_folder(to_path(settings.save) / kind, None, "save")
             check_replaceable(path, folder=True)
             require(
                 path.resolve() != pretrained.path.resolve(),
@@ -122,7 +122,7 @@ def _save(encoders, settings, pretrained, facts):
             path = outside.submit(
                 export_saved_model,
                 encoder,
-                pathlib.Path(settings.save) / _KINDS[start],
+                to_path(settings.save) / _KINDS[start],
                 image_size=pretrained.image_size,
                 resize=pretrained.resize,
                 mean=pretrained.mean,

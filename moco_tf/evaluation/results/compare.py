@@ -21,6 +21,7 @@ from moco_tf.evaluation.results.pictures import grouped_bars
 from moco_tf.evaluation.results.settings import Compare
 from moco_tf.interchange.pretrained import present_digest
 from moco_tf.log import say
+from moco_tf.paths import to_path
 from moco_tf.shell import command, tensorboard
 
 _NOT_A_SETTING = ("name", "runs_dir", "seed")
@@ -66,8 +67,8 @@ def run(settings: Compare, paths: Sequence[pathlib.Path]) -> dict:
     if len({path.resolve() for path in paths}) < len(paths):
         raise ConfigError("a run is named twice; name each run once.")
     runs = [read_run(path) for path in paths]
-    place = pathlib.Path(os.path.abspath(paths[0])).parent
-    folder = results_folder(place / "compare", settings.out)
+    beside = to_path(paths[0]).absolute().parent
+    folder = results_folder(beside / "compare", settings.out)
     groups = _group(runs)
     names = _names(groups)
     figures = list(dict.fromkeys(figure for one in runs for figure in one.figures))
@@ -131,7 +132,10 @@ def read_run(path: pathlib.Path) -> Run:
     if (report / "summary.json").is_file():
         for name, share in _read(report / "summary.json").get("trained", {}).items():
             figures[f"monitor {name}"] = share
-    for file in sorted(report.glob("*/results.json")):
+    folders = sorted(report.iterdir()) if report.is_dir() else []
+    for file in (folder / "results.json" for folder in folders):
+        if not file.is_file():
+            continue
         results = _read(file)
         if "figures" not in results:
             continue

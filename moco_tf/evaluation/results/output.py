@@ -21,6 +21,7 @@ from moco_tf.config import ConfigError
 from moco_tf.config.reader import plain
 from moco_tf.interchange import Pretrained
 from moco_tf.log import say
+from moco_tf.paths import copy, is_remote, to_path
 from moco_tf.report import look
 
 if TYPE_CHECKING:
@@ -40,9 +41,12 @@ def results_folder(
     Raises:
         ConfigError: the folder cannot be made or written to.
     """
-    folder = pathlib.Path(out) if out else default
+    folder = to_path(out) if out else default
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
+        if is_remote(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            return folder
         if os.path.lexists(folder) and not folder.is_dir():
             raise FileExistsError(errno.EEXIST, "a file of that name exists")
         # Files are made beside the folder and moved into it.
@@ -128,7 +132,8 @@ def write_results(
     Earlier results are replaced file by file, results.json last; other files stay.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
-    staging = pathlib.Path(tempfile.mkdtemp(prefix=".results-", dir=folder.parent))
+    beside = None if is_remote(folder) else folder.parent
+    staging = pathlib.Path(tempfile.mkdtemp(prefix=".results-", dir=beside))
     try:
         for name, picture in pictures.items():
             look.save(picture, staging / f"{name}.png")
@@ -140,7 +145,10 @@ def write_results(
         (staging / "results.json").write_text(text)
         folder.mkdir(exist_ok=True)
         for path in sorted(staging.iterdir(), key=lambda path: path.suffix == ".json"):
-            os.replace(path, folder / path.name)
+            if is_remote(folder):
+                copy(path, folder / path.name)
+            else:
+                os.replace(path, folder / path.name)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
 
