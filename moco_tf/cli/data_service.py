@@ -31,7 +31,7 @@ def main(argv: Sequence[str]) -> int:
     os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
     import_tensorflow()
     port = _free_port(options.port)
-    server = _started(options, port, address)  # noqa: F841  (serves while it is held)
+    server = _started(options, port, address)
     with_port = f"{options.host}:{port}"
     if options.role == "dispatcher":
         worker = command("data-service", "worker", "--dispatcher", with_port)
@@ -40,7 +40,9 @@ def main(argv: Sequence[str]) -> int:
         print(f"and for the run: --data.service=grpc://{with_port}", flush=True)
     else:
         print(f"Worker at {with_port} of the dispatcher at {address}.", flush=True)
-    return _until_asked()
+    code = _until_asked()
+    del server  # which has served as long as it was held
+    return code
 
 
 def _parser():

@@ -91,7 +91,7 @@ def two_views(
             batch_size does not divide among the hosts, or the service does not
             answer or cannot read such a source.
     """
-    arguments = dict(locals())
+    arguments = dict(locals())  # to make the same stream from a later step on
     check_channels(source, channels)
     steps = steps_per_epoch(source, batch_size)
     hosts, host = shards
