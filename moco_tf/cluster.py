@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 from dataclasses import dataclass
 
 from moco_tf.mistakes import Mistake
@@ -27,6 +28,17 @@ class Cluster:
 
     addresses: tuple[str, ...]
     index: int
+
+
+def silence(host: str, port: int) -> str | None:
+    """Why nothing answers at an address; None where something does."""
+    try:
+        socket.create_connection((host, port), timeout=10).close()
+    except OSError as error:
+        return (error.strerror or str(error)).lower()
+    except OverflowError:
+        return "ports end at 65535"
+    return None
 
 
 def find_cluster() -> Cluster | None:

@@ -9,6 +9,7 @@ import socket
 import time
 from collections.abc import Sequence
 
+from moco_tf.cluster import silence
 from moco_tf.config.reader import FlagParser
 from moco_tf.log import import_tensorflow
 from moco_tf.mistakes import Mistake
@@ -83,12 +84,10 @@ def _address(options):
     if not (host and port.isdigit()):
         example = command("data-service", "worker", "--dispatcher", "host:5000")
         raise Mistake(f"--dispatcher={given} is not HOST:PORT; for instance: {example}")
-    try:
-        socket.create_connection((host, int(port)), timeout=10).close()
-    except (OSError, OverflowError) as error:
+    if why := silence(host, int(port)):
         raise Mistake(
-            f"no dispatcher answers at {host}:{port} ({error}); start it first."
-        ) from None
+            f"no dispatcher answers at {host}:{port} ({why}); start it first."
+        )
     return f"{host}:{port}"
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import logging
 import queue
 import re
-import socket
 import threading
 from collections.abc import Callable, Iterator
 
 import tensorflow as tf
 
+from moco_tf.cluster import silence
 from moco_tf.data.sources import DataError, Source
 from moco_tf.data.threads import untuned
 from moco_tf.mistakes import reason
@@ -51,14 +51,12 @@ def require_service(address: str, source: Source, cache: bool = False) -> None:
             f"service={address!r} does not go with cache=true, as other processes "
             "read the images; leave one of them out."
         )
-    try:
-        socket.create_connection((found[1], int(found[2])), timeout=10).close()
-    except (OSError, OverflowError) as error:
+    if why := silence(found[1], int(found[2])):
         raise DataError(
-            f"no data service answers at {address} ({reason(error)}); start one by "
+            f"no data service answers at {address} ({why}); start one by "
             f"`{command('data-service', 'dispatcher', '--port', found[2])}` on "
             f"{found[1]}, and workers beside it."
-        ) from None
+        )
 
 
 def served(
