@@ -98,8 +98,9 @@ def _free_port(asked):
             sock.bind(("", asked))
             return sock.getsockname()[1]
     except (OSError, OverflowError) as error:
+        why = getattr(error, "strerror", None) or str(error)
         raise Mistake(
-            f"--port={asked} cannot be listened at ({error}); choose another one."
+            f"--port={asked} cannot be listened at ({why.lower()}); choose another one."
         ) from None
 
 

@@ -22,6 +22,8 @@ FAILED = "the data service could not make a batch"
 _EARLY = 8
 # Seconds without any batch before it does so.
 _PATIENCE = 60
+# Once that was in vain, or no more can come.
+_NO_PATIENCE = 0.001
 _ADDRESS = re.compile(r"grpc://([^:/]+):(\d+)")
 
 log = logging.getLogger("moco_tf")
@@ -107,14 +109,16 @@ def served(
 
 
 def _read(remote, arrived, stop):
-    """Hands over what arrives, (step, batch) or (None, error), until told to stop."""
+    """Hands over (step, batch), and at the end (None, None) or (None, error)."""
     try:
         with tf.device("CPU"):
             for step, batch in remote:
                 if not _handed_over(arrived, (int(step), batch), stop):
                     return
+        last = None
     except tf.errors.OpError as error:
-        _handed_over(arrived, (None, error), stop)
+        last = error
+    _handed_over(arrived, (None, last), stop)
 
 
 def _handed_over(arrived, item, stop):
@@ -136,18 +140,21 @@ def _in_order(arrived, steps, here, address):
             try:
                 number, batch = arrived.get(timeout=patience)
             except queue.Empty:
-                if patience:
+                if patience == _PATIENCE:
                     log.warning(
                         "The data service at %s has sent nothing for %d s; until it "
                         "does, this process makes the batches.",
                         address,
                         patience,
                     )
-                patience = 0.001
+                patience = _NO_PATIENCE
                 break
-            if number is None:
+            if isinstance(batch, Exception):
                 # TensorFlow keeps the message of this kind, and the type of none.
                 raise ValueError(f"{FAILED}: {reason(batch)}")
+            if batch is None:  # what has not come by now never will
+                patience = _NO_PATIENCE
+                break
             patience = _PATIENCE
             if number >= step:  # or it comes late, made here in the meantime
                 early[number] = batch
