@@ -188,6 +188,14 @@ class Remote:
             names = sorted(path.name for path in self.iterdir())
             yield from (self / name for name in fnmatch.filter(names, pattern))
 
+    def rglob(self, pattern: str) -> Iterator[Remote]:
+        """What is anywhere in the folder, and has such a name."""
+        for path in sorted(self.iterdir()):
+            if fnmatch.fnmatch(path.name, pattern):
+                yield path
+            if path.is_dir():
+                yield from path.rglob(pattern)
+
     def stat(self) -> SimpleNamespace:
         """st_size in bytes and st_mtime_ns."""
         found = self._do("stat")

@@ -11,12 +11,12 @@ from PIL import Image
 from run_files import weights
 from test_pretrain import small
 
-from moco_tf import callbacks
+from moco_tf import callbacks, cli
 from moco_tf.cli.evaluate import parse_evaluation
 from moco_tf.config import ConfigError, load_config
 from moco_tf.data import DataError, open_source
 from moco_tf.evaluation.run import evaluate
-from moco_tf.interchange import InterchangeError, load_pretrained
+from moco_tf.interchange import InterchangeError, load_checkpoint, load_pretrained
 from moco_tf.interchange.exports import export
 from moco_tf.paths import copy, is_remote, remove, to_path
 from moco_tf.pretrain import pretrain
@@ -62,6 +62,7 @@ def test_remote_paths_behave_as_those_of_pathlib(ram, tmp_path):
         (folder / "z.txt").write_bytes(b"\0")
         assert sorted(path.name for path in folder.iterdir()) == ["y.txt", "z.txt"]
         assert [path.name for path in folder.glob("y*")] == ["y.txt"]
+        assert {path.name for path in root.rglob("*.txt")} == {"y.txt", "z.txt"}
         assert list((root / "none").glob("*")) == []
         (folder / "z.txt").unlink()
         with pytest.raises(FileNotFoundError) as caught:
@@ -134,6 +135,10 @@ def test_run_lives_on_another_file_system(ram, tmp_path, capsys):
         assert (ram / "out" / name).exists()
     loaded = tf.saved_model.load(f"{ram}/out/model")
     assert loaded(tf.zeros((1, 16, 16, 3)))["features"].shape == (1, 32)
+    for name in ("by_command", "by_command.keras"):
+        to = "keras" if name.endswith("keras") else "savedmodel"
+        assert cli.main(["export", str(there), f"{ram}/out/{name}", "--to", to]) == 0
+        assert (ram / "out" / name).exists()
     with pytest.raises(InterchangeError, match="is a file"):
         export(pretrained, f"{ram}/out/model.keras", "savedmodel")
     with pytest.raises(ConfigError, match="holds a run of another configuration"):
@@ -166,11 +171,16 @@ def test_run_on_another_file_system_goes_on(ram, tmp_path, monkeypatch):
         np.testing.assert_array_equal(weights(run)[name], value, err_msg=name)
 
 
-def test_mistakes_on_another_file_system_are_told(ram):
+def test_mistakes_on_another_file_system_are_told(ram, capsys):
     with pytest.raises(DataError, match="data_dir='ram://none' is not a folder"):
         open_source("folder", "train", data_dir="ram://none")
     with pytest.raises(DataError, match="has no images"):
         open_source("folder", "train", data_dir=str(ram))
     with pytest.raises(InterchangeError, match="ram://none does not exist"):
         load_pretrained("ram://none")
+    with pytest.raises(InterchangeError, match="copy it to this machine first"):
+        load_checkpoint("ram://none/moco.pth.tar")
+    for words in (["train", "--runs_dir=x9://b/runs"], ["evaluate", "knn", "x9://b"]):
+        assert cli.main(words) == 2
+        assert "no such file system here" in capsys.readouterr().err
     shutil.rmtree("ram:", ignore_errors=True)

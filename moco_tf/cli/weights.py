@@ -6,7 +6,6 @@ import argparse
 import collections
 import re
 from collections.abc import Sequence
-from pathlib import Path
 
 from moco_tf import cli
 from moco_tf.config.reader import FlagParser
@@ -14,6 +13,7 @@ from moco_tf.interchange.errors import InterchangeError
 from moco_tf.interchange.formats import FORMATS, find_export
 from moco_tf.interchange.staging import check_replaceable
 from moco_tf.log import import_tensorflow
+from moco_tf.paths import to_path
 from moco_tf.shell import command
 
 _IMPORT = """\
@@ -151,8 +151,8 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=plain,
         allow_abbrev=False,
     )
-    reader.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help="file")
-    reader.add_argument("out", type=Path, metavar="OUT", help="folder to write")
+    reader.add_argument("checkpoint", type=to_path, metavar="CHECKPOINT", help="file")
+    reader.add_argument("out", type=to_path, metavar="OUT", help="folder to write")
     reader.add_argument(
         "--image_size",
         type=_positive,
@@ -193,9 +193,11 @@ def _parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     writer.add_argument(
-        "source", type=Path, metavar="RUN_DIR_OR_SAVED", help="such as runs/demo"
+        "source", type=to_path, metavar="RUN_DIR_OR_SAVED", help="such as runs/demo"
     )
     writer.add_argument("--to", required=True, choices=list(FORMATS), metavar="FORMAT")
-    writer.add_argument("out", type=Path, metavar="OUT", help="file or folder to write")
+    writer.add_argument(
+        "out", type=to_path, metavar="OUT", help="file or folder to write"
+    )
     writer.set_defaults(check=_check_export, run=_export)
     return parser

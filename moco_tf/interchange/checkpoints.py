@@ -19,6 +19,7 @@ from moco_tf.interchange import tf1_port
 from moco_tf.interchange.errors import InterchangeError
 from moco_tf.interchange.torch import load_torch_state_dict
 from moco_tf.interchange.torch_files import read_torch_file
+from moco_tf.paths import is_remote, to_path
 
 # Prefix of the encoder to keep -> where such names come from. The first that a file has
 # is taken: a key encoder only where there is no query encoder.
@@ -95,7 +96,11 @@ def load_checkpoint(path: str | os.PathLike, heads: int | None = None) -> Checkp
         InterchangeError: if the file cannot be read without running code from it, or
             does not hold exactly such an encoder.
     """
-    path = Path(path)
+    path = to_path(path)
+    if is_remote(path):
+        raise InterchangeError(
+            f"{path} is on another file system; copy it to this machine first."
+        )
     if not path.is_file():
         raise InterchangeError(f"{path} is not a file; give a checkpoint.")
     tensors, epochs = _read(path)

@@ -15,6 +15,7 @@ from moco_tf.interchange.checkpoints import Checkpoint, load_checkpoint
 from moco_tf.interchange.errors import InterchangeError
 from moco_tf.interchange.pretrained import weights_digest
 from moco_tf.interchange.savedmodel import export_saved_model
+from moco_tf.paths import to_path
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ def import_checkpoint(
         InterchangeError: the file holds no encoder that is known, the preprocessing
             cannot be told, or the note beside the file describes other weights.
     """
-    path = Path(path)
+    path = to_path(path)
     document = _sidecar(path)
     noted_heads = document.pop("encoder", {}).get("heads")
     checkpoint = load_checkpoint(path, heads or noted_heads)
@@ -119,7 +120,7 @@ def _preprocessing(encoder, noted, image_size, resize, mean, std):
 
 def _sidecar(checkpoint: Path) -> dict:
     """Provenance and preprocessing that `export` put beside a file."""
-    path = Path(f"{checkpoint}.json")
+    path = to_path(f"{checkpoint}.json")
     if not path.is_file():
         return {}
     try:
