@@ -14,7 +14,6 @@ from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any, cast
 
-from moco_tf.log import import_tensorflow
 from moco_tf.mistakes import Mistake, reason
 
 _REMOTE = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
@@ -247,6 +246,9 @@ class Remote:
 
 def _tensorflow():
     """TensorFlow, which a command may not have needed so far."""
+    # Where a package is missing, the commands say so without this one's.
+    from moco_tf.log import import_tensorflow
+
     import_tensorflow()
     import tensorflow
 
