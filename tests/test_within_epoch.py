@@ -59,9 +59,9 @@ def test_stopped_run_goes_on_to_the_bit(tmp_path, monkeypatch, bare, replicas):
     whole = small(tmp_path, *words, name="whole")
     pretrain(whole)
     stopped = small(tmp_path, *words, name="stopped")
-    places = [stop_after(monkeypatch, stopped, step) for step in (1, 3, 4, 6)]
+    places = [stop_after(monkeypatch, stopped, step) for step in (1, 3, 4, 6, 8)]
     assert places == ["step 1 of epoch 1", "step 3 of epoch 1", "epoch 1",
-                      "step 2 of epoch 2"]  # fmt: skip
+                      "step 2 of epoch 2", "epoch 2"]  # fmt: skip
     pretrain(stopped)
     assert_same_end(whole.run_dir, stopped.run_dir)
     # The last epoch's own is what stays.

@@ -136,6 +136,18 @@ class WithinEpoch(keras.callbacks.Callback):
         # Those of this epoch stay, for hosts that did not come to its end.
         self._prune(keep=_KEPT, after=epoch)
 
+    def stop_if_asked(self, epochs: int) -> None:
+        """After training: stops where that was asked in its last epoch.
+
+        Args:
+            epochs: of the run, all saved.
+
+        Raises:
+            Stopped: on all hosts alike.
+        """
+        if max(of_hosts(self._strategy, self.asked.code)):
+            self._stop(f"epoch {epochs}")
+
     def _stop(self, saved):
         self.asked.is_training = False
         # Another host may have been asked, and this one not.

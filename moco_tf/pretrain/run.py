@@ -150,6 +150,7 @@ def _fit(config, model, images, past, watched):
             callbacks=watched.callbacks,
             verbose=0,
         )
+    past.within.stop_if_asked(config.train.epochs)
 
 
 def _interrupted(error, run_dir):
