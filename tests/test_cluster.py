@@ -245,3 +245,23 @@ def test_tasks_of_slurm_train_together(tmp_path):
         assert task.returncode == 0, printed
         assert "2 replicas (CPU)" in printed and "Waiting for the other" in printed
     assert (tmp_path / "run" / "worker-1" / "history.csv").is_file()
+
+
+@pytest.mark.slow
+def test_workers_go_through_a_sweep_together(tmp_path):
+    sweep = tmp_path / "sweep.yaml"
+    sweep.write_text(
+        "name: swept\ntitle: two temperatures\nseeds: [0]\nrows:\n"
+        "- {name: cold, overrides: [method.temperature=0.1]}\n"
+        "- {name: warm, overrides: [method.temperature=0.5]}\n"
+    )
+    words = [f"--{word}" for word in SMALL] + [f"--runs_dir={tmp_path}"]
+    for again in (False, True):
+        if again:  # the first host, on a disk of its own, lacks the end of a run
+            (tmp_path / "swept" / "warm-seed0" / "report" / "summary.json").unlink()
+        done = launched("--", "train", "--sweep", str(sweep), *words)
+        assert done.returncode == 0, done.stderr
+        for run in ("cold-seed0", "warm-seed0"):
+            for place in ("", "worker-1"):
+                folder = tmp_path / "swept" / run / place / "report"
+                assert (folder / "summary.json").is_file()

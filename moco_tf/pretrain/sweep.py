@@ -6,6 +6,7 @@ import multiprocessing
 import pathlib
 import sys
 
+from moco_tf.cluster import find_cluster
 from moco_tf.config import ConfigError
 from moco_tf.config.checks import check_places
 from moco_tf.config.identity import is_finished, other_run
@@ -45,7 +46,8 @@ def run_sweep(sweep: Sweep) -> pathlib.Path:
     failed = []
     for number, (_, config) in enumerate(runs, 1):
         print(f"[{number}/{len(runs)}] {config.run_dir}", flush=True)
-        if is_finished(config):
+        # Hosts go through all runs in step: none sees what another one lacks.
+        if is_finished(config) and find_cluster() is None:
             print("finished before", flush=True)
         elif code := _in_process(config):
             failed.append(f"{config.name} with code {code}")
