@@ -161,10 +161,14 @@ def require_same(found: dict[str, int], expected: dict[str, int]) -> None:
         raise SystemExit(f"counted {found}, but the arithmetic says {expected}")
 
 
+def parameters_of(model) -> int:
+    """How many parameters a method trains."""
+    return sum(v.shape.num_elements() for v in model.trainable_variables)
+
+
 def resnet50_parameters() -> int:
     """Parameters that MoCo v2 trains: ResNet-50 and the MLP head."""
-    trained = methods.MoCo(encoders.ResNet50()).trainable_variables
-    return sum(variable.shape.num_elements() for variable in trained)
+    return parameters_of(methods.MoCo(encoders.ResNet50()))
 
 
 def count_rows(counts: dict[str, dict[str, int]]) -> tuple[list[str], Rows]:

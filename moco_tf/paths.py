@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import fnmatch
+import functools
 import os
 import pathlib
 import posixpath
@@ -113,7 +114,7 @@ class Remote:
 
     def __truediv__(self, name: object) -> Remote:
         """A path inside."""
-        return Remote(self._start + posixpath.join(self._rest, str(name)))
+        return self.joinpath(str(name))
 
     def joinpath(self, *names: str) -> Remote:
         """A path inside."""
@@ -244,6 +245,7 @@ class Remote:
             return getattr(_tensorflow().io.gfile, name)(str(self), *args, **options)
 
 
+@functools.cache  # quieting its import is work, and files are asked for often
 def _tensorflow():
     """TensorFlow, which a command may not have needed so far."""
     # Where a package is missing, the commands say so without this one's.

@@ -27,3 +27,13 @@ def newest_place(run):
     return max(
         ((int(epoch), int(*step or [0])) for epoch, *step in names), default=(0, 0)
     )
+
+
+def write_sweep(path):
+    """A sweep of two runs, cold-seed0 and warm-seed0 in swept/."""
+    path.write_text(
+        "name: swept\ntitle: two temperatures\nseeds: [0]\nrows:\n"
+        "- {name: cold, overrides: [method.temperature=0.1]}\n"
+        "- {name: warm, overrides: [method.temperature=0.5]}\n"
+    )
+    return path

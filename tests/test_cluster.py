@@ -10,7 +10,7 @@ import time
 
 import pytest
 from commands import ROOT
-from run_files import history, newest_place
+from run_files import history, newest_place, write_sweep
 from test_pretrain import SMALL
 from test_within_epoch import assert_same_end
 
@@ -249,12 +249,7 @@ def test_tasks_of_slurm_train_together(tmp_path):
 
 @pytest.mark.slow
 def test_workers_go_through_a_sweep_together(tmp_path):
-    sweep = tmp_path / "sweep.yaml"
-    sweep.write_text(
-        "name: swept\ntitle: two temperatures\nseeds: [0]\nrows:\n"
-        "- {name: cold, overrides: [method.temperature=0.1]}\n"
-        "- {name: warm, overrides: [method.temperature=0.5]}\n"
-    )
+    sweep = write_sweep(tmp_path / "sweep.yaml")
     words = [f"--{word}" for word in SMALL] + [f"--runs_dir={tmp_path}"]
     for again in (False, True):
         if again:  # the first host, on a disk of its own, lacks the end of a run

@@ -11,6 +11,7 @@ import sys
 
 import pytest
 from pretrained_runs import write_images
+from run_files import write_sweep
 from test_labelled_sets import write_tfds
 from voc_folder import make_voc
 
@@ -160,11 +161,7 @@ def folder(tmp_path_factory):
     write_tfds(folder / "tfds", "png")
     (folder / "manual").mkdir()
     make_voc(folder / "VOC2007", 8, 4)
-    (folder / "sweep.yaml").write_text(
-        "name: swept\ntitle: two temperatures\nseeds: [0]\nrows:\n"
-        "- {name: cold, overrides: [method.temperature=0.1]}\n"
-        "- {name: warm, overrides: [method.temperature=0.5]}\n"
-    )
+    write_sweep(folder / "sweep.yaml")
     return folder
 
 

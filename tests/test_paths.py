@@ -7,7 +7,7 @@ import shutil
 import numpy as np
 import pytest
 import tensorflow as tf
-from PIL import Image
+from pretrained_runs import write_images
 from run_files import weights
 from test_pretrain import small
 
@@ -89,17 +89,8 @@ def test_local_code_refuses_a_remote_path(ram):
         pathlib.Path(ram)
 
 
-def write_photos(folder, count=40):
-    random = np.random.default_rng(0)
-    for index in range(count):
-        path = folder / ("red" if index % 2 else "blue") / f"{index:02d}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        image = np.uint8(random.integers(0, 256, (20, 18, 3)))
-        Image.fromarray(image).save(path)
-
-
 def test_run_lives_on_another_file_system(ram, tmp_path, capsys):
-    write_photos(tmp_path / "photos")
+    write_images(tmp_path / "photos", 20, ("blue", "red"))
     copy(tmp_path / "photos", ram / "photos")
     (ram / "photos" / "notes.txt").write_text("no image")
     (ram / "photos" / "scan.tif").write_text("not read")

@@ -13,14 +13,10 @@ def narrow():
     return encoders.ResNet18(width=4, stem="cifar")
 
 
-def parameters(model):
-    return sum(v.shape.num_elements() for v in model.trainable_variables)
-
-
 @pytest.mark.parametrize("replicas", [2, 4])
 def test_bytes_of_a_step_are_those_of_the_arithmetic(replicas):
     model = methods.MoCo(narrow(), dim=16, queue_size=64)
-    expected = scaling.moved(parameters(model), 16, ROWS)
+    expected = scaling.moved(scaling.parameters_of(model), 16, ROWS)
     found = scaling.counted(model, SIZE, ROWS, replicas)
     scaling.require_same(found, expected)
     with pytest.raises(SystemExit, match="but the arithmetic says"):
@@ -37,7 +33,7 @@ def test_batch_norm_over_replicas_moves_its_sums():
     )
     # Two sums of float64 a channel, forward and backward; both views in one batch.
     assert found["statistics"] == 2 * 2 * 8 * channels
-    assert found["gradients"] > 4 * parameters(model)
+    assert found["gradients"] > 4 * scaling.parameters_of(model)
 
 
 def test_more_gpus_never_lose_less():

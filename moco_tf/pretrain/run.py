@@ -103,10 +103,9 @@ def _claimed_run(config, strategy, run_dir, asked, guide):
     except (OSError, *_FILE_ERRORS) as error:
         raise callbacks.RunError(_interrupted(error, run_dir)) from error
     except tf.errors.InvalidArgumentError as error:
-        if FAILED in str(error):
-            said = re.search(rf"{FAILED}.*", str(error))
+        if said := re.search(rf"{FAILED}.*", str(error)):
             raise callbacks.RunError(
-                f"{said and said[0]}; its workers need the same images at the same "
+                f"{said[0]}; its workers need the same images at the same "
                 "paths. Mend that and start the same command again to continue the run "
                 f"in {run_dir}."
             ) from error
