@@ -1,6 +1,7 @@
 """The tf.data service: the same batches from other processes, and their loss."""
 
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,7 +13,7 @@ import tensorflow as tf
 from commands import ROOT, run_train
 from photo_folders import open_folder
 from PIL import Image
-from run_files import newest_place
+from run_files import history, newest_place
 from test_pretrain import SMALL
 from test_within_epoch import assert_same_end
 
@@ -143,24 +144,54 @@ def test_arrays_are_served_too(pool):
     assert_same(some(two_views(source, **options)), some(there))
 
 
-def test_run_through_workers_one_killed_ends_as_without(doomed, pictures, tmp_path):
-    words = [f"--{word}" for word in SMALL] + [
-        "--data.source=folder", f"--data.data_dir={pictures}", f"--runs_dir={tmp_path}",
+def small_run(pictures, runs):
+    return [f"--{word}" for word in SMALL] + [
+        "--data.source=folder", f"--data.data_dir={pictures}", f"--runs_dir={runs}",
         "--monitor.every=0", "--train.batch_size=16", "--train.epochs=12",
     ]  # fmt: skip
+
+
+def under_way(words, pool, run):
+    """A run through a pool, in a process of its own and past its third epoch."""
+    process = subprocess.Popen(
+        [sys.executable, str(ROOT / "train.py"), *words, f"--name={run.name}"]
+        + [f"--data.service={pool.address}"],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    while newest_place(run) < (3, 0) and process.poll() is None:
+        time.sleep(0.05)
+    assert process.poll() is None
+    return process
+
+
+def test_run_through_workers_one_killed_ends_as_without(doomed, pictures, tmp_path):
+    words = small_run(pictures, tmp_path)
     plain = run_train(*words, "--name=plain", timeout=300)
     assert plain.returncode == 0, plain.stderr
-    served = subprocess.Popen(
-        [sys.executable, str(ROOT / "train.py"), *words, "--name=served"]
-        + [f"--data.service={doomed.address}"],
-        stdout=subprocess.DEVNULL,
-    )
-    while newest_place(tmp_path / "served") < (3, 0) and served.poll() is None:
-        time.sleep(0.05)
-    assert served.poll() is None
+    served = under_way(words, doomed, tmp_path / "served")
     doomed.started[1].kill()
-    assert served.wait(300) == 0
+    served.communicate(timeout=300)
+    assert served.returncode == 0
     assert_same_end(tmp_path / "plain", tmp_path / "served")
+
+
+def test_picture_lost_to_the_workers_ends_the_run_in_a_sentence_and_it_goes_on(
+    pool, pictures, tmp_path
+):
+    mine = shutil.copytree(pictures, tmp_path / "mine")
+    words = small_run(mine, tmp_path)
+    served = under_way(words, pool, tmp_path / "served")
+    (mine / "07.png").rename(tmp_path / "away.png")
+    said = served.communicate(timeout=300)[1]
+    assert served.returncode == 2 and "Traceback" not in said
+    # Met by a worker, or here, where the batch is made that has not come.
+    assert "07.png" in said and "start the same command again to" in said
+    (tmp_path / "away.png").rename(mine / "07.png")
+    again = run_train(*words, "--name=served", f"--data.service={pool.address}")
+    assert again.returncode == 0, again.stderr
+    assert len(history(tmp_path / "served")) == 12
 
 
 def test_what_a_worker_cannot_read_ends_the_run_in_a_sentence(pool, pictures):

@@ -8,7 +8,7 @@ from conftest import mirrored
 from tiny import noise_batches, small_encoder
 
 import moco_tf
-from moco_tf import distribution
+from moco_tf import distribution, exchange
 from moco_tf.config import ConfigError, load_config, validate
 from moco_tf.data.threads import untuned
 from moco_tf.methods import moco
@@ -45,7 +45,7 @@ def test_leak_through_batch_norm_is_told_where_a_host_has_one_replica(
     monkeypatch, hosts, leaks
 ):
     said = []
-    monkeypatch.setattr(distribution, "hosts", lambda strategy: hosts)
+    monkeypatch.setattr(exchange, "hosts", lambda strategy: hosts)
     monkeypatch.setattr(moco.log, "info", said.append)
     with mirrored(2).scope():
         model = moco_tf.MoCo(small_encoder(), dim=4, queue_size=32, bn_groups=1)
@@ -118,7 +118,7 @@ def test_gathering_pads_no_int64_which_gpus_cannot(collectives):
         def on_replica():
             place = tf.distribute.get_replica_context().replica_id_in_sync_group
             ids = large * tf.cast(place, tf.int64) + tf.constant([-1, 1], tf.int64)
-            return distribution.gather(ids)
+            return exchange.gather(ids)
 
         return strategy.run(on_replica)
 

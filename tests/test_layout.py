@@ -12,7 +12,7 @@ TIERS = (
         "mistakes",
         "stops",
     ),
-    ("cluster", "paths"),
+    ("cluster", "exchange", "paths"),
     ("shell",),
     (
         "config",

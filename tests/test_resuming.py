@@ -17,7 +17,7 @@ from pretrained_runs import write_images
 from run_files import weights
 from test_pretrain import ROOT, small
 
-from moco_tf import callbacks, distribution
+from moco_tf import callbacks, exchange
 from moco_tf.config import ConfigError, load_config
 from moco_tf.data import DataError
 from moco_tf.pretrain import images as images_module
@@ -286,11 +286,11 @@ def test_host_stops_where_another_one_failed(tmp_path, monkeypatch, bare):
     def second_failed(strategy, value):
         return [value, 1]
 
-    monkeypatch.setattr(distribution, "of_hosts", second_failed)
-    with pytest.raises(distribution.DistributionError, match="host 1 has stopped for"):
+    monkeypatch.setattr(exchange, "of_hosts", second_failed)
+    with pytest.raises(exchange.HostFailed, match="host 1 has stopped for"):
         pretrain(small(tmp_path, "monitor.every=0"))
     # The one that failed tells its own reason.
-    with pytest.raises(ZeroDivisionError), distribution.together(None):
+    with pytest.raises(ZeroDivisionError), exchange.together(None):
         raise ZeroDivisionError
 
 

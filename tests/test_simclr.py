@@ -9,7 +9,7 @@ from conftest import mirrored
 from tiny import central_differences, noise_batches, small_encoder
 
 from moco_tf.contrast import nt_xent
-from moco_tf.distribution import gather
+from moco_tf.exchange import gather
 from moco_tf.methods import SimCLR
 from moco_tf.methods.views import in_order, own_positions
 from moco_tf.optimizers import SGD

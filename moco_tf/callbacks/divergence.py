@@ -9,7 +9,7 @@ from tensorflow import keras
 
 from moco_tf.callbacks.checkpoints import RunError
 from moco_tf.callbacks.steps import finite_steps
-from moco_tf.distribution import together
+from moco_tf.exchange import together
 
 # Steps between two looks at the loss: each look waits for the device.
 _STEPS = 200
@@ -69,7 +69,7 @@ def require_finite(model: keras.Model, logs: dict, epoch: int) -> None:
 
     Raises:
         NotFinite: on a host where the loss or the model is not finite.
-        DistributionError: on the others.
+        HostFailed: on the others.
     """
     _require(model, math.isfinite(logs["loss"]), "loss", epoch)
     # The loss is of before that step, and ReLU turns NaN into 0 on a CPU.

@@ -14,7 +14,7 @@ from tensorflow import keras
 from moco_tf.callbacks.checkpoints import is_whole, restore, whole_or_none
 from moco_tf.callbacks.divergence import require_finite
 from moco_tf.callbacks.steps import mean_parts, running_sums
-from moco_tf.distribution import hosts, of_hosts
+from moco_tf.exchange import hosts, of_hosts
 from moco_tf.stops import TRY_AGAIN, Asked, Stopped
 
 # Seconds between two exchanges of several hosts on whether to save.

@@ -10,12 +10,7 @@ import tensorflow as tf
 from tensorflow import keras
 
 from moco_tf.data.labelled import even_batches, replica_batches
-from moco_tf.distribution import (
-    hosts,
-    local_replicas,
-    of_all_hosts,
-    take_first_hosts,
-)
+from moco_tf.exchange import hosts, local_replicas, of_all_hosts, take_first_hosts
 from moco_tf.log import watched
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -16,7 +15,14 @@ from moco_tf.contrast.queue import NO_IMAGE
 from moco_tf.encoders.batchnorm import share_statistics
 from moco_tf.encoders.heads import pooled
 from moco_tf.lanes import refuse_keras_3, require_keras_2
-from moco_tf.methods.views import Views, own_positions, two_view_batch
+from moco_tf.methods.timed import timed_train_function
+from moco_tf.methods.views import (
+    Views,
+    called,
+    grey_levels,
+    own_positions,
+    two_view_batch,
+)
 
 # Embeddings kept by methods without a queue; enough to see how far they spread.
 RECENT = 1024
@@ -180,7 +186,7 @@ class ContrastiveModel(keras.Model):
         """Images as the encoder takes them, without augmentation."""
         if self.augment is None:
             return tf.cast(images, self.variable_type)
-        return _called(self.augment, _grey_levels(images), training=False)
+        return called(self.augment, grey_levels(images), training=False)
 
     def predict(self, *args, **kwargs) -> np.ndarray:
         """As Keras's, with the first replica's batch-norm statistics on all."""
@@ -205,9 +211,9 @@ class ContrastiveModel(keras.Model):
         if self.augment is not None:
             # A recipe that treats the views differently has a layer for the keys'.
             of_keys = getattr(self.augment, "key", None) or self.augment
-            query, key = _grey_levels(query), _grey_levels(key)
-            query = _called(self.augment, query, batch.get("query_seed"))
-            key = _called(of_keys, key, batch.get("key_seed"))
+            query, key = grey_levels(query), grey_levels(key)
+            query = called(self.augment, query, batch.get("query_seed"))
+            key = called(of_keys, key, batch.get("key_seed"))
         order = own_positions(count)
         position = batch.get("position")
         if position is None:
@@ -324,58 +330,5 @@ class ContrastiveModel(keras.Model):
         """Keras's step, but for the wait for the next batch, which is timed outside."""
         if self.train_function is not None and not force:
             return self.train_function
-        strategy = self.distribute_strategy
-
-        def run_step(batch):
-            logs = self.train_step(batch)
-            self._train_counter.assign_add(1)
-            return logs
-
-        if self.jit_compile:
-            run_step = tf.function(run_step, jit_compile=True)
-
-        def run(batch):
-            logs = strategy.run(run_step, args=(batch,))
-            return tf.nest.map_structure(
-                lambda value: strategy.experimental_local_results(value)[0], logs
-            )
-
-        if not self.run_eagerly:
-            run = tf.function(run)
-        self.train_tf_function = run
-
-        def train_function(iterator):
-            start, self.doing = time.perf_counter(), "images"
-            batch = next(iterator)
-            self.input_seconds += time.perf_counter() - start
-            self.doing = "step"
-            logs = run(batch)
-            self.steps_made, self.doing = self.steps_made + 1, "after"
-            return logs
-
-        self.train_function: Callable | None = train_function
-        return train_function
-
-
-def _grey_levels(images):
-    """Images of 0..255 as they are; float ones of 0..1 are refused.
-
-    Augmentations take grey levels: of 0..1 they would make nearly constant images.
-    """
-    if not tf.as_dtype(images.dtype).is_floating:
-        return images
-    most = tf.reduce_max(images)
-    check = tf.debugging.Assert(
-        (most > 1) | (most <= 0),
-        ["images of 0..1 where 0..255 are meant (this model's augment normalises "
-         "them); give uint8 images, or multiply by 255. The greatest value is", most],
-    )  # fmt: skip
-    with tf.control_dependencies([check] if check is not None else []):
-        return tf.identity(images)
-
-
-def _called(layer, images, seeds=None, training=True):
-    """Calls any layer with what its `call` takes of seeds and training."""
-    takes = inspect.signature(layer.call).parameters
-    given = {"seeds": seeds, "training": training}
-    return layer(images, **{key: given[key] for key in given if key in takes})
+        self.train_function: Callable | None = timed_train_function(self)
+        return self.train_function

@@ -6,9 +6,9 @@ import tensorflow as tf
 from tensorflow import keras
 
 from moco_tf.contrast import KeyQueue, SlotBank, contrast
-from moco_tf.distribution import gather
 from moco_tf.encoders.batchnorm import encode
 from moco_tf.encoders.heads import projection_encoder
+from moco_tf.exchange import gather
 from moco_tf.methods.base import RECENT, ContrastiveModel
 from moco_tf.methods.views import Views, two_view_batch, unit_rows
 

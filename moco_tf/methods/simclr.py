@@ -8,9 +8,9 @@ import tensorflow as tf
 from tensorflow import keras
 
 from moco_tf.contrast import KeyQueue, nt_xent
-from moco_tf.distribution import gather
 from moco_tf.encoders.batchnorm import encode
 from moco_tf.encoders.heads import mlp_head, with_head
+from moco_tf.exchange import gather
 from moco_tf.methods.base import RECENT, ContrastiveModel
 from moco_tf.methods.views import in_order, unit_rows
 

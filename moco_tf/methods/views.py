@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import NamedTuple
 
 import tensorflow as tf
+from tensorflow import keras
 
-from moco_tf.distribution import gather
+from moco_tf.exchange import gather
 
 
 class Views(NamedTuple):
@@ -105,3 +107,32 @@ def own_positions(count: tf.Tensor) -> tf.Tensor:
         return tf.range(count)
     start = tf.convert_to_tensor(context.replica_id_in_sync_group) * count
     return start + tf.range(count)
+
+
+def grey_levels(images: tf.Tensor) -> tf.Tensor:
+    """Images of 0..255 as they are; float ones of 0..1 are refused.
+
+    Augmentations take grey levels: of 0..1 they would make nearly constant images.
+    """
+    if not tf.as_dtype(images.dtype).is_floating:
+        return images
+    most = tf.reduce_max(images)
+    check = tf.debugging.Assert(
+        (most > 1) | (most <= 0),
+        ["images of 0..1 where 0..255 are meant (this model's augment normalises "
+         "them); give uint8 images, or multiply by 255. The greatest value is", most],
+    )  # fmt: skip
+    with tf.control_dependencies([check] if check is not None else []):
+        return tf.identity(images)
+
+
+def called(
+    layer: keras.layers.Layer,
+    images: tf.Tensor,
+    seeds: tf.Tensor | None = None,
+    training: bool = True,
+) -> tf.Tensor:
+    """Calls any layer with what its `call` takes of seeds and training."""
+    takes = inspect.signature(layer.call).parameters
+    given = {"seeds": seeds, "training": training}
+    return layer(images, **{key: given[key] for key in given if key in takes})

@@ -11,7 +11,8 @@ from moco_tf.config import Config
 from moco_tf.config.methods import Grouped, MemoryBankSettings, MoCoSettings
 from moco_tf.contrast import bank_bytes
 from moco_tf.data.sources import Source
-from moco_tf.distribution import describe, local_replicas
+from moco_tf.distribution import describe
+from moco_tf.exchange import local_replicas
 from moco_tf.methods import ContrastiveModel
 
 log = logging.getLogger("moco_tf")

@@ -12,7 +12,7 @@ from moco_tf.data.order import steps_per_epoch
 from moco_tf.data.pipeline import two_views
 from moco_tf.data.service import require_service
 from moco_tf.data.sources import DataError, Source, open_source
-from moco_tf.distribution import hosts, of_hosts, together
+from moco_tf.exchange import hosts, of_hosts, together
 
 # Images whose two views TensorBoard shows.
 _SHOWN = 16

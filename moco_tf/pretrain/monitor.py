@@ -17,7 +17,6 @@ from moco_tf.config import Config
 from moco_tf.data.labelled import evenly_spread, subset
 from moco_tf.data.pipeline import labelled_batches
 from moco_tf.data.sources import DataError, Source, check_same_classes
-from moco_tf.distribution import hosts, of_all_hosts
 from moco_tf.encoders.batchnorm import share_statistics
 from moco_tf.evaluation import (
     FeatureExtractor,
@@ -26,6 +25,7 @@ from moco_tf.evaluation import (
     linear_accuracy,
 )
 from moco_tf.evaluation.knn.gallery import Album
+from moco_tf.exchange import hosts, of_all_hosts
 from moco_tf.pretrain.images import open_data
 
 log = logging.getLogger("moco_tf")

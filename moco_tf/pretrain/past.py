@@ -11,7 +11,7 @@ import tensorflow as tf
 from moco_tf import callbacks
 from moco_tf.config import Config
 from moco_tf.config.identity import is_finished
-from moco_tf.distribution import of_hosts, together
+from moco_tf.exchange import of_hosts, together
 from moco_tf.methods import ContrastiveModel
 from moco_tf.paths import to_path
 from moco_tf.pretrain.claim import check_data

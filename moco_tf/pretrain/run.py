@@ -13,14 +13,8 @@ from moco_tf import callbacks
 from moco_tf.cluster import find_cluster
 from moco_tf.config import Config, ConfigError, validate
 from moco_tf.data.service import FAILED
-from moco_tf.distribution import (
-    DistributionError,
-    hosts,
-    local_replicas,
-    lost_hosts_told,
-    make_strategy,
-    together,
-)
+from moco_tf.distribution import DistributionError, make_strategy
+from moco_tf.exchange import hosts, local_replicas, lost_hosts_told, together
 from moco_tf.log import hide_first_compilation, set_up_log
 from moco_tf.mistakes import reason
 from moco_tf.pretrain.announce import announce, announce_bank, announce_columns
@@ -60,7 +54,7 @@ def pretrain(config: Config, guide: bool = True) -> dict:
         ConfigError: if the configuration does not fit the machine or the directory, or
             another process trains there.
         DataError: if the data cannot be had, or differ between hosts.
-        DistributionError: if another host has stopped.
+        HostFailed: if another host has stopped.
         HostLost: if another host has died.
         RunError: if a checkpoint cannot be read or written, or the loss diverges.
         InterchangeError: if the encoder cannot be exported.

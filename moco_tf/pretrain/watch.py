@@ -13,8 +13,8 @@ from tensorflow import keras
 
 from moco_tf import callbacks
 from moco_tf.config import Config
-from moco_tf.distribution import together
 from moco_tf.evaluation.knn.gallery import Album, draw_neighbours
+from moco_tf.exchange import together
 from moco_tf.methods import ContrastiveModel
 from moco_tf.pretrain.images import Images
 from moco_tf.pretrain.monitor import Monitor, training_album
