@@ -68,7 +68,7 @@ def main() -> None:
     speeds = {"yours": options.speed} if options.speed else SPEEDS
     parameters = resnet50_parameters()
     if "moco" in counts:
-        require_same(counts["moco"], moved(parameters, 128, 32))
+        require_same(counts["moco"], moved(parameters, 128, 2 * 32))
     print(table(*gpu_rows(speeds, parameters, options.batch)))
     print(table(*host_rows(speeds)))
 
@@ -83,17 +83,17 @@ METHODS: dict[str, Any] = {
 
 
 def moved(parameters: int, dim: int, rows: int) -> dict[str, int]:
-    """Bytes that a replica of MoCo hands to collectives in a step.
+    """Bytes that a replica of MoCo hands to all-reduces in a step.
 
     Args:
         parameters: of the query encoder with its head.
         dim: of the embeddings.
-        rows: images of a replica.
+        rows: images of all replicas, whose places are in every replica's part.
     """
     return {
         "gradients": 4 * parameters,
-        "embeddings": 4 * rows * dim,
-        "ids, positions": (8 + 4) * rows,
+        "embeddings": 4 * rows * (dim + 1),  # and whether a place is taken
+        "ids": 4 * rows * (3 + 1),  # an integer in three floats
         "statistics": 0,
     }
 
@@ -132,27 +132,16 @@ def counted(model, image_size: int, rows: int, replicas: int = 2) -> dict[str, i
 
 def _exchanged(operation):
     """(kind, bytes) of what an operation of the graph takes from each replica."""
-    if operation.type.startswith("CollectiveReduce"):
-        tensor = operation.inputs[0]
+    if not operation.type.startswith("CollectiveReduce"):
+        return
+    tensor = source = operation.inputs[0]
+    while source.op.type in ("Reshape", "Identity"):
+        source = source.op.inputs[0]
+    if source.op.type == "ScatterNd":  # rows in the places of the global batch
+        kind = "ids" if source.shape[1] == 4 else "embeddings"
+    else:
         kind = "gradients" if tensor.dtype == tf.float32 else "statistics"
-        yield kind, _size(tensor)
-    elif operation.type.startswith("CollectiveGather"):
-        # TensorFlow exchanges the shapes first, as int32.
-        if operation.inputs[0].dtype == tf.float32:
-            yield "embeddings", _size(operation.inputs[0])
-    elif operation.type == "ConcatV2" and operation.inputs[0].dtype.is_integer:
-        # Integers are joined on one device of a host.
-        parts = operation.inputs[:-1]
-        # A batch's own parts come as arguments, which have a name and no device.
-        if len({part.op.device or part.op.name for part in parts}) > 1:
-            for tensor in parts:
-                yield "ids, positions", _size(tensor)
-
-
-def _size(tensor):
-    while not tensor.shape.is_fully_defined():  # padded, where shares may differ
-        tensor = tensor.op.inputs[0]
-    return tensor.shape.num_elements() * tensor.dtype.size
+    yield kind, source.shape.num_elements() * source.dtype.size
 
 
 def require_same(found: dict[str, int], expected: dict[str, int]) -> None:
@@ -180,20 +169,17 @@ def count_rows(counts: dict[str, dict[str, int]]) -> tuple[list[str], Rows]:
     ]
 
 
-def exchange_seconds(gpus: int, sent: int, gathered: int) -> float:
-    """Time of a ring's all-reduce and of an all-gather, within hosts and over them.
+def exchange_seconds(gpus: int, size: int) -> float:
+    """Time of a ring's all-reduces, within hosts and between them.
 
     Args:
         gpus: of the run.
-        sent: bytes to be reduced, of each GPU.
-        gathered: bytes that each GPU gives to all.
+        size: bytes to be reduced, of each GPU.
     """
     hosts = max(1, gpus // GPUS_A_HOST)
     local = min(gpus, GPUS_A_HOST)
-    inside = 2 * (local - 1) / local * sent / LINKS
-    between = 2 * (hosts - 1) / hosts * sent / NETWORK
-    from_others = (gpus - local) * gathered / NETWORK
-    return inside + between + from_others + (local - 1) * gathered / LINKS
+    inside = 2 * (local - 1) / local * size / LINKS
+    return inside + 2 * (hosts - 1) / hosts * size / NETWORK
 
 
 def gpu_rows(
@@ -201,14 +187,11 @@ def gpu_rows(
 ) -> tuple[list[str], Rows]:
     """The second table: the share of a step that is arithmetic, not exchange."""
     head = ["GPU", "images/s each", "a step, ms", "8 GPUs", "64", "512"]
-    size = moved(parameters, 128, batch)
     rows = []
+    sizes = {n: sum(moved(parameters, 128, n * batch).values()) for n in (8, 64, 512)}
     for name, speed in speeds.items():
         step = batch / speed
-        shares = [
-            step / (step + exchange_seconds(n, size["gradients"], size["embeddings"]))
-            for n in (8, 64, 512)
-        ]
+        shares = [step / (step + exchange_seconds(*each)) for each in sizes.items()]
         cells = [f"{100 * share:.0f} %" for share in shares]
         rows.append([name, f"{speed:,.0f}", f"{1000 * step:.0f}", *cells])
     return head, rows

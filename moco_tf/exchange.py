@@ -27,24 +27,121 @@ class HostLost(Mistake):
     exit_code = TRY_AGAIN
 
 
-def gather(value: tf.Tensor) -> tf.Tensor:
+def gather(values: tf.Tensor) -> tf.Tensor:
     """Joins the replicas' values along axis 0, in replica order.
 
-    Call it in replica context; every replica gets the whole.
+    Call it in replica context; every replica gets the whole, and gradients flow to all.
+
+    Args:
+        values: (N, ...), where replicas may differ in N.
     """
     context = tf.distribute.get_replica_context()
     if context.num_replicas_in_sync == 1:
+        return values
+    if not _equally_many(values):
+        return _gather_any(values)
+    count = values.shape[0]
+    first = tf.convert_to_tensor(context.replica_id_in_sync_group) * count
+    return _placed(values, first + tf.range(count), context)[0]
+
+
+def in_order(values: tf.Tensor, position: tf.Tensor) -> tf.Tensor:
+    """The replicas' rows in the order of the global batch; call in replica context.
+
+    Args:
+        values: (N, ...), a replica's rows.
+        position: int32 (N,), where each of them belongs.
+
+    Returns:
+        (global N, ...), the same on every replica; gradients flow to all replicas.
+
+    Raises:
+        tf.errors.InvalidArgumentError: if the positions are not 0 to N - 1, as where
+            replicas have batches of different sizes.
+    """
+    context = tf.distribute.get_replica_context()
+    equal_shares = tf.size(position) * context.num_replicas_in_sync
+    if not _equally_many(position):
+        values, position = _gather_any(values), _gather_any(position)
+        context = None
+    whole, taken = _placed(values, position, context)
+    # Nothing waits for this, so that no device does; a step that it fails ends the run.
+    tf.debugging.Assert(
+        tf.reduce_all(taken == 1) & (equal_shares == tf.size(taken)),
+        ["keys are not in the places of a global batch; give each replica equally many "
+         'images, and "position" as a permutation of 0 to N - 1.'],
+    )  # fmt: skip
+    return whole
+
+
+def _equally_many(values):
+    """Whether the graph knows that all of this host's replicas have as many rows."""
+
+    def check(strategy, values):
+        counts = {each.shape[0] for each in strategy.experimental_local_results(values)}
+        return len(counts) == 1 and None not in counts
+
+    return tf.distribute.get_replica_context().merge_call(check, args=(values,))
+
+
+def _placed(values, position, context=None):
+    """Rows in their places, and how often each place was taken.
+
+    The replicas of a context each put theirs into a batch of zeros and add these up:
+    one all-reduce, for which no shapes need to be exchanged.
+    """
+    floats = _pieces(values) if values.dtype.is_integer else values
+    width = np.prod(floats.shape[1:], dtype=int)
+    flat = tf.reshape(floats, (-1, width))
+    replicas = context.num_replicas_in_sync if context else 1
+    count = (position.shape[0] or tf.size(position)) * replicas
+    place = tf.clip_by_value(position, 0, count - 1)
+    somewhere = tf.cast(place == position, flat.dtype)
+    flat = tf.concat([flat, somewhere[:, None]], axis=1)
+    # Not a gather by the inverse, whose sparse gradient no collective takes.
+    whole = tf.scatter_nd(place[:, None], flat, (count, width + 1))
+    if replicas > 1:
+        whole = context.all_reduce(tf.distribute.ReduceOp.SUM, _where(whole))
+    rows = tf.reshape(whole[:, :-1], (count, *floats.shape[1:]))
+    return _joined(rows, values.dtype) if values.dtype.is_integer else rows, whole[
+        :, -1
+    ]
+
+
+_BITS = 22  # of an integer that float32 holds without loss, sign included
+
+
+def _pieces(values):
+    """Integers as floats (..., 3), which can be added to zeros on any device."""
+    shifts = tf.constant([0, _BITS, 2 * _BITS], tf.int64)
+    shifted = tf.bitwise.right_shift(tf.cast(values, tf.int64)[..., None], shifts)
+    low = tf.bitwise.bitwise_and(shifted[..., :2], 2**_BITS - 1)
+    return tf.cast(tf.concat([low, shifted[..., 2:]], axis=-1), tf.float32)
+
+
+def _joined(pieces, dtype):
+    """The integers of `_pieces`."""
+    weights = tf.constant([1, 2**_BITS, 2 ** (2 * _BITS)], tf.int64)
+    return tf.cast(tf.reduce_sum(tf.cast(pieces, tf.int64) * weights, axis=-1), dtype)
+
+
+def _where(value):
+    """A value with the place that TensorFlow asks for, and a graph leaves open."""
+    devices = tf.distribute.get_strategy().extended.worker_devices
+    if len(devices) > 1:
         return value
-    if value.dtype == tf.int64:  # TensorFlow pads what it gathers, on GPUs no int64
-        halves = gather(tf.bitcast(value, tf.int32))
-        return tf.bitcast(halves, tf.int64)
-    devices = context.strategy.extended.worker_devices
-    if len(devices) == 1:
-        # A host's only replica: TensorFlow asks where the value is, and a graph
-        # leaves that open.
-        with tf.device(devices[0]):
-            value = tf.identity(value)
-    return context.all_gather(value, axis=0)
+    with tf.device(devices[0]):
+        return tf.identity(value)
+
+
+def _gather_any(values):
+    """As `gather`, where replicas may have different numbers of rows."""
+    context = tf.distribute.get_replica_context()
+    if context.num_replicas_in_sync == 1:
+        return values
+    if values.dtype == tf.int64:  # TensorFlow pads what it gathers, on GPUs no int64
+        return tf.bitcast(_gather_any(tf.bitcast(values, tf.int32)), tf.int64)
+    return context.all_gather(_where(values), axis=0)
 
 
 def hosts(strategy: tf.distribute.Strategy) -> int:

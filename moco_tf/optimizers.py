@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,9 @@ from moco_tf.lanes import require_keras_2
 
 if TYPE_CHECKING:  # typing has it from Python 3.10
     from typing import TypeAlias
+
+# What the updates of one step have in common.
+_shared = threading.local()
 
 Schedule: TypeAlias = keras.optimizers.schedules.LearningRateSchedule
 
@@ -88,12 +92,34 @@ class SGD(keras.optimizers.Optimizer):
         # Keras's decoupled decay would come on top of the one in update_step.
         del variables
 
+    def _distributed_apply_gradients_fn(self, *args, **kwargs):
+        # Not where each variable's update is a compiled function of its own.
+        _shared.rates = None if self.jit_compile else {}
+        try:
+            return super()._distributed_apply_gradients_fn(*args, **kwargs)
+        finally:
+            _shared.rates = None
+
+    def _rate(self, variable):
+        """The learning rate, which a device reads once for all of its variables."""
+        rates = getattr(_shared, "rates", None)
+        where = variable.device, variable.dtype
+        if rates is None:
+            rates = {}
+        if where not in rates:
+            rates[where] = tf.cast(self.learning_rate, variable.dtype)
+        return rates[where]
+
     def update_step(self, gradient: tf.Tensor, variable: tf.Variable) -> None:
         """Updates one variable."""
-        learning_rate = tf.cast(self.learning_rate, variable.dtype)
         velocity = self.velocities[self._index_dict[self._var_key(variable)]]
-        velocity.assign(self.momentum * velocity + self._direction(gradient, variable))
-        variable.assign_sub(learning_rate * velocity)
+        tf.raw_ops.ResourceApplyMomentum(
+            var=variable.handle,
+            accum=velocity.handle,
+            lr=self._rate(variable),
+            grad=self._direction(tf.convert_to_tensor(gradient), variable),
+            momentum=self.momentum,
+        )
 
     def _direction(self, gradient, variable):
         if not self._use_weight_decay(variable):  # see `exclude_from_weight_decay`

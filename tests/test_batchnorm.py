@@ -61,10 +61,11 @@ def test_groups_are_normalised_apart_and_statistics_follow_their_unbiased_mean(
 
 
 @pytest.mark.parametrize("shape", [(8, 5, 5, 3), (64, 3)])
+@pytest.mark.parametrize("groups", [1, 4])
 @pytest.mark.parametrize(("name", "tolerance"), [("float64", 1e-11), ("float32", 2e-5)])
-def test_gradients_equal_those_of_plain_moments(policy, name, tolerance, shape):
+def test_gradients_equal_those_of_plain_moments(policy, name, tolerance, shape, groups):
     policy(name)
-    layer = BatchNormalization(groups=4)
+    layer = BatchNormalization(groups=groups)
     batch = tf.constant(images(shape), name)
     weight = tf.constant(images(shape, seed=1), name)
     layer.build(batch.shape)
@@ -73,7 +74,7 @@ def test_gradients_equal_those_of_plain_moments(policy, name, tolerance, shape):
         tape.watch(batch)
         ours = tf.reduce_sum(weight * tf.square(layer(batch, training=True)))
         parts = []
-        for part in tf.split(batch, 4):
+        for part in tf.split(batch, groups):
             axes = list(range(len(shape) - 1))
             mean, variance = tf.nn.moments(part, axes)
             normal = (part - mean) / tf.sqrt(variance + 1e-5)
@@ -85,6 +86,26 @@ def test_gradients_equal_those_of_plain_moments(policy, name, tolerance, shape):
     ):
         scale = np.abs(expected).max()
         np.testing.assert_allclose(got, expected, atol=tolerance * scale)
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_running_statistics_follow_several_batches_in_a_graph(compiled):
+    # Where TensorFlow's optimiser joins the layer with the ReLU behind it.
+    layer = BatchNormalization()
+    layer.build((8, 5, 5, 3))
+    step = tf.function(
+        lambda batch: tf.nn.relu(layer(batch, training=True)), jit_compile=compiled
+    )
+    mean, variance = np.zeros(3), np.ones(3)
+    for seed in range(3):
+        batch = images(seed=seed)
+        outputs = step(tf.constant(batch, tf.float32))
+        expected, new_mean, new_variance = oracle(batch, 1, 1.0, 0.0)
+        np.testing.assert_allclose(outputs, np.maximum(expected, 0), atol=1e-5)
+        mean = 0.9 * mean + new_mean
+        variance = 0.9 * variance + new_variance - 0.9
+    np.testing.assert_allclose(layer.moving_mean, mean, rtol=1e-5)
+    np.testing.assert_allclose(layer.moving_variance, variance, rtol=1e-5)
 
 
 @pytest.mark.parametrize("name", ["float32", "float64"])

@@ -108,29 +108,6 @@ def test_replicas_beside_workers_with_gpus_are_refused(monkeypatch):
 
 
 @pytest.mark.parametrize("collectives", [False, True])
-def test_gathering_pads_no_int64_which_gpus_cannot(collectives):
-    tf = distribution.tf
-    strategy = mirrored(2, collectives)
-    large = 2**40
-
-    @tf.function
-    def run():
-        def on_replica():
-            place = tf.distribute.get_replica_context().replica_id_in_sync_group
-            ids = large * tf.cast(place, tf.int64) + tf.constant([-1, 1], tf.int64)
-            return exchange.gather(ids)
-
-        return strategy.run(on_replica)
-
-    for found in strategy.experimental_local_results(run()):
-        assert found.numpy().tolist() == [-1, 1, large - 1, large + 1]
-    graph = run.get_concrete_function().graph.as_graph_def()
-    nodes = [*graph.node, *(n for f in graph.library.function for n in f.node_def)]
-    padded = {node.attr["T"].type for node in nodes if node.op in ("Pad", "PadV2")}
-    assert tf.int64.as_datatype_enum not in padded
-
-
-@pytest.mark.parametrize("collectives", [False, True])
 def test_two_trainings_in_a_process_do_not_clash(collectives):
     for method, settings in (
         ("MoCo", {"queue_size": 32, "dim": 4, "bn_groups": 1}),

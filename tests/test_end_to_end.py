@@ -15,8 +15,9 @@ from tiny import (
 )
 
 from moco_tf.contrast import in_batch
+from moco_tf.exchange import in_order
 from moco_tf.methods import EndToEnd
-from moco_tf.methods.views import in_order, own_positions
+from moco_tf.methods.views import own_positions
 from moco_tf.optimizers import SGD
 
 

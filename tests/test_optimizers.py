@@ -34,6 +34,24 @@ def test_sgd_equals_torch_formula_while_the_rate_changes():
     np.testing.assert_allclose(variable.numpy(), expected, rtol=1e-12)
 
 
+@pytest.mark.parametrize("compiled", [False, True])
+def test_updates_of_a_step_share_one_rate(compiled):
+    rates = keras.optimizers.schedules.PiecewiseConstantDecay([0], [0.5, 0.25])
+    optimizer = SGD(rates, 0.5, weight_decay=0)
+    optimizer.jit_compile = compiled  # which Keras takes from nobody without a GPU
+    variables = [tf.Variable([1.0, 2.0]), tf.Variable([3.0, 4.0]), tf.Variable(5.0)]
+    optimizer.build(variables)
+    gradients = [tf.ones_like(variable) for variable in variables]
+    step = tf.function(lambda: optimizer.apply_gradients(zip(gradients, variables)))
+    step()
+    step()  # a rate of 0.5 at first, then of 0.25 with a velocity of 1.5
+    for variable, start in zip(variables, ([1.0, 2.0], [3.0, 4.0], 5.0)):
+        np.testing.assert_allclose(variable, np.subtract(start, 0.5 + 0.375))
+    operations = step.get_concrete_function().graph.get_operations()
+    casts = [o for o in operations if o.type == "Cast" and o.name.startswith("SGD")]
+    assert compiled or len(casts) == 1
+
+
 def test_sgd_keeps_a_plain_rate_in_double_precision_and_settable():
     optimizer = SGD(0.06)
     assert float(optimizer.learning_rate.numpy()) == 0.06

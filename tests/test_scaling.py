@@ -16,7 +16,7 @@ def narrow():
 @pytest.mark.parametrize("replicas", [2, 4])
 def test_bytes_of_a_step_are_those_of_the_arithmetic(replicas):
     model = methods.MoCo(narrow(), dim=16, queue_size=64)
-    expected = scaling.moved(scaling.parameters_of(model), 16, ROWS)
+    expected = scaling.moved(scaling.parameters_of(model), 16, ROWS * replicas)
     found = scaling.counted(model, SIZE, ROWS, replicas)
     scaling.require_same(found, expected)
     with pytest.raises(SystemExit, match="but the arithmetic says"):
@@ -47,5 +47,5 @@ def test_page_has_the_tables_that_the_script_prints():
     count = scaling.resnet50_parameters()
     assert scaling.table(*scaling.gpu_rows(scaling.SPEEDS, count, 32)) in page
     assert scaling.table(*scaling.host_rows(scaling.SPEEDS)) in page
-    moco = scaling.moved(count, 128, 32)
+    moco = scaling.moved(count, 128, 2 * 32)
     assert scaling.table(*scaling.count_rows({"moco": moco})).splitlines()[2] in page

@@ -9,9 +9,9 @@ from conftest import mirrored
 from tiny import central_differences, noise_batches, small_encoder
 
 from moco_tf.contrast import nt_xent
-from moco_tf.exchange import gather
+from moco_tf.exchange import gather, in_order
 from moco_tf.methods import SimCLR
-from moco_tf.methods.views import in_order, own_positions
+from moco_tf.methods.views import own_positions
 from moco_tf.optimizers import SGD
 
 

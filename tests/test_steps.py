@@ -1,5 +1,6 @@
 """Within an epoch: gradient norms, means between two looks, stalls, profiles."""
 
+import collections
 import logging
 import time
 from types import SimpleNamespace
@@ -55,6 +56,26 @@ def test_norm_of_a_step_that_float16_skips_does_not_count(policy):
     model.compile(scaled)
     logs = model.fit(noise_batches(2), verbose=0).history
     assert logs["gradient_norm"] == [0] and int(scaled.iterations.numpy()) == 2
+
+
+def test_bookkeeping_of_a_step_is_few_operations():
+    backbone = moco_tf.encoders.ResNet18(width=4, stem="cifar")
+    model = moco_tf.MoCo(backbone, dim=4, queue_size=32)
+    model.compile(SGD(0.1))
+    specs = {
+        name: tf.TensorSpec((8, 16, 16, 3), tf.float32) for name in ("query", "key")
+    }
+    graph = tf.function(model.train_step).get_concrete_function(specs).graph
+    kinds = collections.Counter(each.type for each in graph.get_operations())
+    trained, layers = len(model.trained_variables), 2 * 20
+    assert kinds["FusedBatchNormV3"] == layers
+    # Each weight: decay, its sum with the gradient, the update; each key's: two.
+    assert kinds["ResourceApplyMomentum"] == trained
+    assert kinds["ResourceApplyGradientDescent"] == trained
+    free = ("Const", "Placeholder", "Identity", "ReadVariableOp", "NoOp")
+    total = sum(count for kind, count in kinds.items() if kind not in free)
+    statistics, passes = 2 * layers, 5 * layers
+    assert total - 5 * trained - statistics - passes < 500
 
 
 def test_figures_are_of_the_steps_since_the_last_look():

@@ -35,7 +35,12 @@ def move_towards(
         )
 
     def move(target, source):
-        return target.assign(target * momentum + source * (1.0 - momentum))
+        # In place, and of two operations where the formula as written has four.
+        return tf.raw_ops.ResourceApplyGradientDescent(
+            var=target.handle,
+            alpha=tf.convert_to_tensor(1.0 - momentum, target.dtype),
+            delta=target - source,
+        )
 
     def move_all(strategy):
         for target, source in zip(targets, sources):

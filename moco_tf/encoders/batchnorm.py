@@ -101,13 +101,33 @@ class BatchNormalization(keras.layers.BatchNormalization):
 
     def _by_batch(self, inputs):
         groups, sync = getattr(_call, "settings", None) or (self.groups, self.sync)
+        sync = sync and _has_replicas()
+        if groups == 1 and not sync and _is_fused(inputs) and 0 < self.momentum < 1:
+            return self._fused(inputs)
+        normalise = _normalise_over_replicas if sync else _normalise
         parts = split(inputs, groups)
-        normalise = _normalise_over_replicas if sync and _has_replicas() else _normalise
         normalised = [normalise(part, self._affine(), self.epsilon) for part in parts]
         outputs, means, variances = zip(*normalised)
         self._follow(self.moving_mean, means)
         self._follow(self.moving_variance, variances)
         return tf.concat(outputs, axis=0) if len(outputs) > 1 else outputs[0]
+
+    def _fused(self, inputs):
+        """The whole batch, in one operation that moves the running statistics too."""
+        gamma, beta = self._affine()
+        outputs, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
+            x=inputs,
+            scale=gamma,
+            offset=beta,
+            mean=self.moving_mean,
+            variance=self.moving_variance,
+            epsilon=self.epsilon,
+            exponential_avg_factor=1 - self.momentum,
+            is_training=True,
+        )
+        self.moving_mean.assign(mean)
+        self.moving_variance.assign(variance)
+        return outputs
 
     def _by_running_statistics(self, inputs):
         statistics = self.moving_mean, self.moving_variance
@@ -120,8 +140,8 @@ class BatchNormalization(keras.layers.BatchNormalization):
         return gamma, beta
 
     def _follow(self, variable, values):
-        value = tf.add_n(values) / len(values)
-        variable.assign(self.momentum * variable + (1 - self.momentum) * value)
+        change = (1 - self.momentum) / len(values) * tf.add_n(values)
+        variable.assign(self.momentum * variable + change)
 
     def get_config(self) -> dict:
         """Returns the constructor's arguments."""
@@ -153,12 +173,16 @@ def split(batch: tf.Tensor, groups: int) -> list[tf.Tensor]:
     return tf.split(batch, groups) if groups > 1 else [batch]
 
 
+def _is_fused(inputs):
+    return inputs.shape.rank == 4 and inputs.dtype != tf.float64
+
+
 def _normalise(inputs, affine, epsilon, statistics=None):
     """Returns the outputs, the mean and the unbiased variance, in gamma's dtype."""
     gamma, beta = affine
     training = statistics is None
     mean, variance = statistics or (None, None)
-    if inputs.shape.rank == 4 and inputs.dtype != tf.float64:
+    if _is_fused(inputs):
         # The raw operation, as tf.nn's raises epsilon to 1.001e-5.
         empty = tf.constant([], gamma.dtype)
         outputs, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(

@@ -8,9 +8,9 @@ from tensorflow import keras
 from moco_tf.contrast import KeyQueue, in_batch
 from moco_tf.encoders.batchnorm import encode
 from moco_tf.encoders.heads import clone, projection_encoder
-from moco_tf.exchange import gather
+from moco_tf.exchange import gather, in_order
 from moco_tf.methods.base import RECENT, ContrastiveModel
-from moco_tf.methods.views import in_order, unit_rows
+from moco_tf.methods.views import unit_rows
 
 
 @keras.saving.register_keras_serializable(package="moco_tf")

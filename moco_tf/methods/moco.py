@@ -11,9 +11,9 @@ from moco_tf.contrast import KeyQueue, contrast, move_towards
 from moco_tf.contrast.queue import NO_IMAGE
 from moco_tf.encoders.batchnorm import encode
 from moco_tf.encoders.heads import clone, projection_encoder
-from moco_tf.exchange import gather, local_replicas
+from moco_tf.exchange import gather, in_order, local_replicas
 from moco_tf.methods.base import ContrastiveModel
-from moco_tf.methods.views import in_order, unit_rows
+from moco_tf.methods.views import unit_rows
 
 log = logging.getLogger("moco_tf")
 

@@ -12,8 +12,9 @@ from moco_tf.contrast import KeyQueue, in_batch, move_towards
 from moco_tf.encoders import ViT
 from moco_tf.encoders.batchnorm import encode
 from moco_tf.encoders.heads import clone, mlp_head, with_head
+from moco_tf.exchange import in_order
 from moco_tf.methods.base import RECENT, ContrastiveModel
-from moco_tf.methods.views import in_order, unit_rows
+from moco_tf.methods.views import unit_rows
 
 
 @keras.saving.register_keras_serializable(package="moco_tf")

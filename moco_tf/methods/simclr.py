@@ -10,9 +10,9 @@ from tensorflow import keras
 from moco_tf.contrast import KeyQueue, nt_xent
 from moco_tf.encoders.batchnorm import encode
 from moco_tf.encoders.heads import mlp_head, with_head
-from moco_tf.exchange import gather
+from moco_tf.exchange import gather, in_order
 from moco_tf.methods.base import RECENT, ContrastiveModel
-from moco_tf.methods.views import in_order, unit_rows
+from moco_tf.methods.views import unit_rows
 
 
 @keras.saving.register_keras_serializable(package="moco_tf")

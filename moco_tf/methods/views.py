@@ -62,39 +62,6 @@ def two_view_batch(batch: dict | tuple) -> dict:
     )
 
 
-def in_order(values: tf.Tensor, position: tf.Tensor) -> tf.Tensor:
-    """The replicas' rows in the order of the global batch; call in replica context.
-
-    Args:
-        values: (N, ...), a replica's rows.
-        position: int32 (N,), where each of them belongs.
-
-    Returns:
-        (global N, ...), the same on every replica; gradients flow to all replicas.
-
-    Raises:
-        tf.errors.InvalidArgumentError: if the positions are not 0 to N - 1, as where
-            replicas have batches of different sizes.
-    """
-    replicas = tf.distribute.get_strategy().num_replicas_in_sync
-    equal_shares = tf.shape(position)[0] * replicas
-    values, position = gather(values), gather(position)
-    problem = (
-        "keys are not in the places of a global batch; give each replica equally many "
-        'images, and "position" as a permutation of 0 to N - 1.'
-    )
-    checks = [
-        tf.debugging.assert_equal(equal_shares, tf.size(position), problem),
-        tf.debugging.assert_equal(
-            tf.sort(position), tf.range(tf.size(position)), problem
-        ),
-    ]
-    with tf.control_dependencies(checks):
-        position = tf.identity(position)
-    # Not a gather by the inverse, whose sparse gradient no collective takes.
-    return tf.scatter_nd(position[:, None], values, tf.shape(values))
-
-
 def unit_rows(projections: tf.Tensor) -> tf.Tensor:
     """Rows divided by their norms, (N, dim); torch's `normalize`."""
     return tf.math.l2_normalize(projections, axis=1, epsilon=1e-24)
