@@ -286,7 +286,12 @@ def over_replicas(replicas, name, batch, weight, **settings):
 @pytest.mark.parametrize("shape", [(16, 3, 3, 3), (16, 3)])
 @pytest.mark.parametrize(
     ("name", "tolerance"),
-    [("float64", 1e-10), ("float32", 1e-4), ("mixed_bfloat16", 5e-2)],
+    [
+        ("float64", 1e-10),
+        ("float32", 1e-4),
+        ("mixed_bfloat16", 5e-2),
+        ("mixed_float16", 8e-3),
+    ],
 )
 def test_sync_over_replicas_equals_one_replica_with_the_whole_batch(
     policy, name, tolerance, shape, replicas
@@ -310,9 +315,10 @@ def test_sync_over_replicas_equals_one_replica_with_the_whole_batch(
             np.testing.assert_allclose(copy, alone, rtol=tolerance)
 
 
-def test_sync_keeps_a_small_variance_around_a_large_mean(policy):
+@pytest.mark.parametrize("shape", [(64, 3), (16, 2, 2, 3)])
+def test_sync_keeps_a_small_variance_around_a_large_mean(policy, shape):
     policy("float32")
-    batch = 1000 + 0.1 * images((64, 3))
+    batch = 1000 + 0.1 * images(shape)
     outputs, *_ = over_replicas(2, "float32", batch, np.ones_like(batch))
     given = np.float64(np.float32(batch))
     expected, *_ = oracle(given, 1, np.linspace(0.5, 2.0, 3), 0.0)
