@@ -1,43 +1,47 @@
 """Images a second that the host makes into two views, beside Pillow's.
 
-    python benchmarks/input_pipeline.py [--count=512] [--height=375] [--width=500] \
+    python -m benchmarks.input_pipeline [--sizes 375x500 3000x4000] [--count=256] \
         [--image_size=224] [--seconds=10]
 
 The photographs are noise of several scales, saved as JPEG of quality 90. `decode` only
-decodes them and `two_views` is the whole pipeline (decode once, two random resized
-crops with Pillow's filter). `pillow` makes the same crops with Pillow, in as many
-threads as there are cores (it lets go of the interpreter while it works); `pillow_v2`
-adds all of MoCo v2's augmentation, which the reference's host does and this project's
-device. The ways take turns, three each; the fastest turn counts. Results go to
-benchmarks/input_pipeline.csv.
+decodes them and `two_views` is the whole pipeline (decode once, no larger than the
+crops need, two random resized crops with Pillow's filter); `two_views_whole` decodes
+the whole. `pillow` makes the same crops with Pillow, in as many threads as there are
+cores (it lets go of the interpreter while it works), `pillow_draft` of images that it
+decodes at a quarter where they are large; `pillow_v2` adds all of MoCo v2's
+augmentation, which the reference's host does and this project's device. The ways take
+turns, three each; the median turn counts. Results go to
+benchmarks/results/input_pipeline.csv.
 """
 
 from __future__ import annotations
 
 import argparse
 import concurrent.futures
-import csv
+import dataclasses
 import functools
 import itertools
 import math
 import os
 import pathlib
 import random
+import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
+from benchmarks.writing import write_results
 from moco_tf.data import open_source, two_views
-from moco_tf.data.crops import decode
+from moco_tf.data.decoding import decode
 
 # isort: split
 import numpy as np
 import tensorflow as tf
 from PIL import Image, ImageEnhance, ImageFilter
 
-BATCH = 64
+BATCH = 16
 TURNS = 3
 KINDS = (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color)
 
@@ -45,40 +49,55 @@ KINDS = (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color)
 def main() -> None:
     """Measures the ways in turn and writes the CSV."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--count", type=int, default=512, help="photographs")
-    parser.add_argument("--height", type=int, default=375)
-    parser.add_argument("--width", type=int, default=500)
+    parser.add_argument(
+        "--sizes", nargs="+", default=["375x500", "3000x4000"], help="HEIGHTxWIDTH"
+    )
+    parser.add_argument("--count", type=int, default=256, help="small photographs")
     parser.add_argument("--image_size", type=int, default=224)
     parser.add_argument("--seconds", type=float, default=10.0, help="of a turn")
     options = parser.parse_args()
+    rows = []
+    for size in options.sizes:
+        height, width = (int(side) for side in size.split("x"))
+        count = max(BATCH, options.count * 375 * 500 // (height * width))
+        rates = measured(count, height, width, options)
+        for way, turns in rates.items():
+            rate = statistics.median(turns)
+            print(f"{size:>10} {way:>16} {rate:8.1f} images/s", flush=True)
+            row = {"height": height, "width": width, "way": way}
+            rows.append({**row, "images/s": f"{rate:.1f}"})
+    write_results("input_pipeline", rows)
+
+
+def measured(
+    count: int, height: int, width: int, options: argparse.Namespace
+) -> dict[str, list[float]]:
+    """The rates of each way's turns."""
+    size = options.image_size
     with tempfile.TemporaryDirectory() as folder:
-        save_photographs(folder, options)
+        save_photographs(folder, count, height, width)
         ways = {
             "decode": decoded(folder),
-            "two_views": views(folder, options.image_size),
-            "pillow": pillow_views(folder, options.image_size, lambda view, _: view),
-            "pillow_v2": pillow_views(folder, options.image_size, augmented),
+            "two_views": views(folder, size),
+            "two_views_whole": views(folder, size, whole=True),
+            "pillow": pillow_views(folder, size, lambda view, _: view),
+            "pillow_draft": pillow_views(
+                folder, size, lambda view, _: view, draft=True
+            ),
+            "pillow_v2": pillow_views(folder, size, augmented),
         }
-        rates = {way: [] for way in ways}
+        rates: dict[str, list[float]] = {way: [] for way in ways}
         for _ in range(TURNS):
             for way, batches in ways.items():
                 rates[way].append(images_per_second(batches, options.seconds))
-    path = pathlib.Path(__file__).with_suffix(".csv")
-    with open(path, "w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["way", "height", "width", "image_size", "cores", "images/s"])
-        for way, rate in rates.items():
-            print(f"{way:>10} {max(rate):8.0f} images/s")
-            sizes = (options.height, options.width, options.image_size)
-            writer.writerow([way, *sizes, os.cpu_count(), round(max(rate))])
-    print(f"written to {path}")
+    return rates
 
 
-def save_photographs(folder: str, options: argparse.Namespace) -> None:
+def save_photographs(folder: str, count: int, height: int, width: int) -> None:
     """Noise of several scales, which takes about as many bytes as photographs do."""
     rng = np.random.default_rng(0)
-    size = (options.width, options.height)
-    for number in range(options.count):
+    size = (width, height)
+    for number in range(count):
         layers = [
             np.asarray(
                 Image.fromarray(
@@ -105,9 +124,17 @@ def decoded(folder: str) -> Iterator[int]:
         yield len(batch)
 
 
-def views(folder: str, image_size: int) -> Iterator[int]:
-    """The same for this project's pipeline."""
+def views(folder: str, image_size: int, whole: bool = False) -> Iterator[int]:
+    """The same for this project's pipeline; on request of images decoded whole."""
     source = open_source("folder", "train", data_dir=folder)
+    if whole:
+        load = source.load
+
+        def decoded_whole(example_id):
+            element = load(example_id)
+            return {**element, "image": decode(element["image"], 3)}
+
+        source = dataclasses.replace(source, load=decoded_whole)
     for batch in two_views(source, batch_size=BATCH, image_size=image_size):
         yield len(batch["id"])
 
@@ -116,6 +143,7 @@ def pillow_views(
     folder: str,
     image_size: int,
     change: Callable[[Image.Image, random.Random], Image.Image],
+    draft: bool = False,
 ) -> Iterator[int]:
     """The same with Pillow in threads, and a change of each view."""
     files = sorted(pathlib.Path(folder).glob("*.jpg"))
@@ -123,6 +151,8 @@ def pillow_views(
 
     def two_crops(file):
         with Image.open(file) as image:
+            if draft and min(image.size) >= 8 * image_size:
+                image.draft("RGB", (image.width // 4, image.height // 4))
             photograph = image.convert("RGB")
         crops = [random_crop(photograph, image_size, numbers) for _ in range(2)]
         return [np.asarray(change(crop, numbers)) for crop in crops]
@@ -150,6 +180,12 @@ def random_crop(image: Image.Image, size: int, numbers: random.Random) -> Image.
     top = numbers.randint(0, height - rows)
     box = (left, top, left + columns, top + rows)
     return image.crop(box).resize((size, size), Image.Resampling.BILINEAR)
+
+
+def unchanged(view: Image.Image, numbers: random.Random) -> Image.Image:
+    """Only the crop."""
+    del numbers
+    return view
 
 
 def augmented(view: Image.Image, numbers: random.Random) -> Image.Image:

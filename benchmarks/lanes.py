@@ -7,21 +7,19 @@ Measured are the bare step of `benchmarks.step` for each of its networks and pre
 and `input`, two views of JPEG photographs of 500 x 375 pixels as
 `benchmarks/input_pipeline.py` makes them. The interpreters take turns, each in a
 process of its own; the median turn counts, and the ratio is to the first interpreter.
-Results go to benchmarks/lanes.csv.
+Results go to benchmarks/results/lanes.csv.
 """
 
 from __future__ import annotations
 
 import argparse
-import csv
 import json
-import os
-import pathlib
 import platform
 import statistics
 import tempfile
 
 from benchmarks.step import NETWORKS, PRECISIONS, run_child
+from benchmarks.writing import write_results
 
 STEPS = [f"{network},{kind}" for network in NETWORKS for kind in PRECISIONS]
 INPUT = "input"
@@ -58,17 +56,10 @@ def main() -> None:
                 "images/s": f"{rate:.2f}",
                 "ratio": f"{rate / rates[0]:.2f}",
                 "turns": options.turns,
-                "cores": os.cpu_count(),
-                "machine": processor(),
             }
             rows.append(row)
             print("  ".join(map(str, row.values())), flush=True)
-    path = pathlib.Path(__file__).with_suffix(".csv")
-    with open(path, "w", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
-    print(f"written to {path}")
+    write_results("lanes", rows)
 
 
 def measure(what: str) -> dict:
@@ -89,19 +80,10 @@ def measure_input() -> float:
     """Images a second that the host makes into two views of 224 pixels."""
     from benchmarks import input_pipeline
 
-    size = argparse.Namespace(count=256, height=375, width=500)
     with tempfile.TemporaryDirectory() as folder:
-        input_pipeline.save_photographs(folder, size)
+        input_pipeline.save_photographs(folder, 256, 375, 500)
         batches = input_pipeline.views(folder, 224)
         return input_pipeline.images_per_second(batches, SECONDS)
-
-
-def processor() -> str:
-    """The processor's name."""
-    path = pathlib.Path("/proc/cpuinfo")
-    lines = path.read_text().splitlines() if path.exists() else []
-    names = [line.partition(": ")[2] for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor()
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Peak memory and time of a step: MoCo against end-to-end, at equal batch.
 
     python benchmarks/method_cost.py [--encoder=ResNet50] [--image_size=224] \
-        [--batch_size=32] [--out=benchmarks/method_cost.csv]
+        [--batch_size=32] [--out=benchmarks/results/method_cost.csv]
     python benchmarks/method_cost.py --plot_only=docs/images/method_cost.png
 
 Each method runs in a fresh process on random views. On a GPU the peak is TensorFlow's
@@ -44,7 +44,7 @@ def main() -> None:
         default=512,
         help="images on one device to predict; 512 is the paper's 4096 over 8 devices",
     )
-    here = pathlib.Path(__file__).with_suffix(".csv")
+    here = pathlib.Path(__file__).parent / "results" / "method_cost.csv"
     parser.add_argument("--out", type=pathlib.Path, default=here, help="PATH.csv")
     parser.add_argument(
         "--plot_only",

@@ -1,11 +1,23 @@
 """Crops and boxes of one image, against Pillow's and torchvision's."""
 
+import io
+
 import numpy as np
 import pytest
 import tensorflow as tf
+from PIL import Image
 from records import arrays
 
-from moco_tf.data.crops import DRAWS, centre_crop, random_boxes, resize, resized_crop
+from moco_tf.data import crops
+from moco_tf.data.crops import (
+    DRAWS,
+    centre_crop,
+    random_boxes,
+    random_crops,
+    resize,
+    resized_crop,
+)
+from moco_tf.data.decoding import decode
 
 
 @pytest.fixture(params=["reference", "golden"])
@@ -86,3 +98,84 @@ def test_strip_costs_no_more_than_its_square():
     # Resized whole it would have 256 x 25,600,000 pixels.
     strip = tf.zeros((1, 100_000, 3), tf.uint8)
     assert centre_crop(strip, 256, 224).shape == (224, 224, 3)
+
+
+def jpeg(pixels):
+    file = io.BytesIO()
+    # Without chroma subsampling, whose coarser grid is not what is tried here.
+    Image.fromarray(pixels).save(file, "JPEG", quality=95, subsampling=0)
+    return tf.constant(file.getvalue())
+
+
+def photograph(height=900, width=1200):
+    """Noise of several scales, as photographs have it."""
+    random, total = np.random.default_rng(0), np.zeros((height, width, 3))
+    for cells, share in ((4, 0.5), (16, 0.25), (64, 0.125), (256, 0.125)):
+        noise = Image.fromarray(random.integers(0, 256, (cells, cells, 3), np.uint8))
+        total += share * np.asarray(noise.resize((width, height), Image.BICUBIC))
+    return np.uint8(total.clip(0, 255))
+
+
+def two_crops(image, size, seed=0):
+    uniforms = tf.random.stateless_uniform((2, DRAWS), (seed, 0))
+    return np.stack(random_crops(image, uniforms, 3, (0.2, 1.0), (3 / 4, 4 / 3), size))
+
+
+@pytest.mark.parametrize(("size", "by"), [(300, {1, 2}), (128, {2, 4}), (70, {4, 8})])
+def test_large_jpegs_are_decoded_no_larger_than_their_crops_need(monkeypatch, size, by):
+    image, taken = jpeg(photograph()), []
+
+    def noted(image, channels, by, part):
+        taken.append(by)
+        return decode_reduced(image, channels, by, part)
+
+    decode_reduced = crops.decode_reduced
+    monkeypatch.setattr(crops, "decode_reduced", noted)
+    for seed in range(20):
+        before = len(taken)
+        reduced = two_crops(image, size, seed)
+        whole = two_crops(decode(image, 3), size, seed)
+        taken += [1] * (len(taken) == before)
+        difference = reduced.astype(float) - whole
+        if taken[-1] == 1:
+            assert not difference.any()
+        assert np.abs(difference).mean() < 1.5 and np.abs(difference).max() < 10
+    assert set(taken) == by
+
+
+@pytest.mark.parametrize("by", [2, 4, 8])
+def test_reduced_decoding_is_that_of_pillows_draft(by):
+    image = jpeg(photograph())
+    draft = Image.open(io.BytesIO(image.numpy()))
+    draft.draft("RGB", (1200 // by, 900 // by))
+    whole = crops.decode_reduced(image, 3, by, [0, 0, *np.shape(draft)[:2]]).numpy()
+    assert np.abs(whole.astype(int) - np.asarray(draft)).max() <= 1
+    part = crops.decode_reduced(image, 3, by, [13, 7, 91, 120]).numpy()
+    np.testing.assert_array_equal(part, whole[13:104, 7:127])
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+def test_crops_of_reduced_jpegs_are_in_their_places(axis):
+    # On a slope of 3/16 of a grey level a pixel, one pixel of a crop is some three.
+    slope = 20 + np.arange(1100) * 0.1875
+    image = slope[:, None, None] if axis == 0 else slope[None, :, None]
+    image = jpeg(np.uint8(np.broadcast_to(image, (1100, 1100, 3)).round()))
+    for seed in range(10):
+        reduced, whole = (
+            two_crops(image, 64, seed),
+            two_crops(decode(image, 3), 64, seed),
+        )
+        assert np.abs(reduced.astype(int) - whole).max() <= 1
+
+
+def test_reduction_serves_grey_images_and_mixed_folders_in_a_graph():
+    crop = tf.function(
+        lambda image: random_crops(
+            image, tf.fill((1, DRAWS), 0.5), 1, (0.2, 1.0), (3 / 4, 4 / 3), 32
+        )[0],
+        input_signature=[tf.TensorSpec((), tf.string)],
+    )
+    pixels = photograph(300, 400)
+    png = tf.io.encode_png(pixels)
+    reduced, whole = crop(jpeg(pixels)).numpy(), crop(png).numpy()
+    assert np.abs(reduced.astype(int) - whole).mean() < 1.5

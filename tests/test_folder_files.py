@@ -13,7 +13,7 @@ from photo_folders import elements, open_folder, photos, save
 from PIL import Image
 
 from moco_tf.data import DataError, two_views
-from moco_tf.data.crops import decode
+from moco_tf.data.decoding import decode
 
 
 @pytest.mark.parametrize("channels", [1, 3, 4])

@@ -18,7 +18,7 @@ from moco_tf.cli.evaluate import parse_evaluation
 from moco_tf.cli.train import parse_args
 from moco_tf.config import ConfigError, dump, load_config
 from moco_tf.data import DataError, open_source
-from moco_tf.data.crops import require_size
+from moco_tf.data.decoding import require_size
 from moco_tf.interchange import InterchangeError, load_pretrained
 from moco_tf.interchange.checkpoints import load_checkpoint
 from moco_tf.mistakes import Mistake

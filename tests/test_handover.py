@@ -15,7 +15,7 @@ from tensorflow.core.framework import tensor_pb2
 from test_savedmodel import export, random_images, tiny_encoder
 
 from moco_tf.data import open_source, two_views
-from moco_tf.data.crops import decode
+from moco_tf.data.decoding import decode
 
 
 @pytest.fixture(scope="module")

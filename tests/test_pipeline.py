@@ -12,7 +12,7 @@ from moco_tf.data import (
     steps_per_epoch,
     two_views,
 )
-from moco_tf.data.crops import decode
+from moco_tf.data.decoding import decode
 from moco_tf.data.labelled import labelled_crops
 
 

@@ -10,7 +10,7 @@ import pytest
 import tensorflow as tf
 
 from moco_tf.data import DataError, open_source, two_views
-from moco_tf.data.crops import decode
+from moco_tf.data.decoding import decode
 
 SHARED = Path(__file__).resolve().parents[1].parent / "shared"
 PREPARED = SHARED / "data" / "tensorflow_datasets"

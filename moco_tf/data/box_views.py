@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 import tensorflow as tf
 
-from moco_tf.data.crops import decode, resize
+from moco_tf.data.crops import resize
+from moco_tf.data.decoding import decode
 from moco_tf.data.order import VIEWS, EpochOrder, finished, stream_key
 from moco_tf.data.sources import Source
 from moco_tf.data.threads import CORES

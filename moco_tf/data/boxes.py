@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tensorflow as tf
 
-from moco_tf.data.crops import decode
+from moco_tf.data.decoding import decode
 from moco_tf.data.sources import DataError, Source, check_same_classes
 from moco_tf.data.sources.voc import open_voc_folder
 

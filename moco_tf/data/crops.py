@@ -1,4 +1,4 @@
-"""Decoding, random crops and resizing of one image, without Python per image."""
+"""Random crops and resizing of one image, without Python per image."""
 
 from __future__ import annotations
 
@@ -6,85 +6,10 @@ import math
 
 import tensorflow as tf
 
+from moco_tf.data.decoding import decode, decode_reduced
+
 ATTEMPTS = 10
 DRAWS = 2 * ATTEMPTS + 2
-# Of an image; the largest cameras have some 200 million. 3 bytes each once decoded.
-MAX_PIXELS = 2**28
-
-
-def decode(image: tf.Tensor, channels: int) -> tf.Tensor:
-    """Decodes an element's image.
-
-    Args:
-        image: encoded JPEG or PNG (scalar string), or uint8 (height, width, channels).
-        channels: 1, 3 or 4 for encoded images.
-
-    Returns:
-        uint8 (height, width, channels). TensorFlow's default JPEG decoding is 1 grey
-        level off Pillow's; the accurate one used here costs no time that we could
-        measure.
-    """
-    if image.dtype != tf.string:
-        return tf.ensure_shape(image, (None, None, channels))
-    if channels == 4:
-        # JPEG has no alpha: opaque, as PNG without alpha is decoded.
-        decoded = tf.cond(
-            tf.io.is_jpeg(image),
-            lambda: tf.pad(
-                _decode(image, 3), [[0, 0], [0, 0], [0, 1]], constant_values=255
-            ),
-            lambda: tf.io.decode_png(image, channels=4),
-        )
-    else:
-        decoded = _decode(image, channels)
-    return tf.ensure_shape(decoded, (None, None, channels))
-
-
-def require_size(image: tf.Tensor) -> tf.Tensor:
-    """An encoded image as it is; an error where it says to be unreasonably large.
-
-    A file of some kilobytes can say so, and would take gigabytes once decoded.
-
-    Args:
-        image: scalar string, at least 24 bytes. Of formats other than JPEG, PNG and GIF
-            nothing is known.
-    """
-
-    def of_jpeg():
-        return tf.cast(tf.io.extract_jpeg_shape(image)[:2], tf.int64)
-
-    def of_others():
-        start = tf.strings.substr(image, 0, 4)
-        # Width and height follow each other, in PNG's header and in GIF's.
-        is_png, is_gif = start == b"\x89PNG", start == b"GIF8"
-        png, gif = tf.strings.substr(image, 16, 8), tf.strings.substr(image, 6, 4)
-        return tf.case(
-            [
-                (is_png, lambda: _number(png, (2, 4), (2**24, 2**16, 2**8, 1))),
-                (is_gif, lambda: _number(gif, (2, 2), (1, 2**8))),
-            ],
-            default=lambda: tf.zeros(2, tf.int64),
-            exclusive=True,
-        )
-
-    sides = tf.cond(tf.io.is_jpeg(image), of_jpeg, of_others)
-    check = tf.debugging.Assert(
-        tf.reduce_prod(sides) <= MAX_PIXELS,
-        ["an image says to be of (height and width, or width and height)", sides],
-    )
-    with tf.control_dependencies([check] if check is not None else []):
-        return tf.identity(image)
-
-
-def _number(digits, shape, weights):
-    """Whole numbers of bytes, int64 (rows,)."""
-    digits = tf.reshape(tf.cast(tf.io.decode_raw(digits, tf.uint8), tf.int64), shape)
-    return tf.linalg.matvec(digits, tf.constant(weights, tf.int64))
-
-
-def _decode(image: tf.Tensor, channels: int) -> tf.Tensor:
-    # The kernel looks at the first bytes and takes PNG as well.
-    return tf.io.decode_jpeg(image, channels=channels, dct_method="INTEGER_ACCURATE")
 
 
 def random_boxes(
@@ -180,6 +105,76 @@ def default_resize(image_size: int) -> int:
     256 for 224, as ImageNet's protocol has it, and no margin below 64 pixels.
     """
     return int(image_size * 256 / 224) if image_size >= 64 else image_size
+
+
+def random_crops(
+    image: tf.Tensor,
+    uniforms: tf.Tensor,
+    channels: int,
+    scale: tuple[float, float],
+    ratio: tuple[float, float],
+    size: int,
+) -> list[tf.Tensor]:
+    """Random resized crops of an image that is decoded once, and no larger than needed.
+
+    A JPEG whose crops are all at least twice as large as the result is decoded at a
+    half, a quarter or an eighth, to no fewer pixels than that, as Pillow's `draft`
+    does: on average within a grey level of the crops of a photograph decoded whole.
+
+    Args:
+        image: encoded (scalar string), or uint8 (rows, columns, channels).
+        uniforms: float32 (views, DRAWS), in [0, 1).
+        channels: of the crops.
+        scale: see `random_boxes`.
+        ratio: the same.
+        size: side of the crops.
+
+    Returns:
+        For each view, uint8 (size, size, channels).
+    """
+    views = uniforms.shape[0]
+
+    def boxes_in(sides):
+        return random_boxes(uniforms, sides[0], sides[1], scale, ratio)
+
+    def of_pixels(pixels):
+        boxes = boxes_in(tf.shape(pixels))
+        return [resized_crop(pixels, boxes[view], size) for view in range(views)]
+
+    def of_jpeg():
+        boxes = boxes_in(tf.io.extract_jpeg_shape(image))
+        spare = tf.reduce_min(boxes[:, 2:]) // size
+
+        def reduced(by):
+            places = tf.cast(boxes, tf.float32) / by
+            first, end = places[:, :2], places[:, :2] + places[:, 2:]
+            corner = tf.floor(tf.reduce_min(first, axis=0))
+            extent = tf.math.ceil(tf.reduce_max(end, axis=0)) - corner
+            part = tf.cast(tf.concat([corner, extent], axis=0), tf.int32)
+            pixels = decode_reduced(image, channels, by, part)
+            places = tf.concat([first - corner, places[:, 2:]], axis=1)
+            return [_place_resized(pixels, places[view], size) for view in range(views)]
+
+        return tf.case(
+            [(spare >= by, lambda by=by: reduced(by)) for by in (8, 4, 2)],
+            default=lambda: of_pixels(decode(image, channels)),
+        )
+
+    if image.dtype != tf.string or channels == 4:  # no JPEG has 4
+        return of_pixels(decode(image, channels))
+    return tf.cond(
+        tf.io.is_jpeg(image), of_jpeg, lambda: of_pixels(decode(image, channels))
+    )
+
+
+def _place_resized(image, place, size):
+    """As `resized_crop`, of a box between pixels: float32 (4,)."""
+    first, end = tf.floor(place[:2]), tf.math.ceil(place[:2] + place[2:])
+    begin, behind = tf.cast(first, tf.int32), tf.cast(end, tf.int32)
+    window = image[begin[0] : behind[0], begin[1] : behind[1]]
+    factor = size / place[2:]
+    window = _sampled(window, (size, size), factor, (first - place[:2]) * factor)
+    return tf.ensure_shape(_grey_levels(window), (size, size, image.shape[-1]))
 
 
 def resized_crop(image: tf.Tensor, box: tf.Tensor, size: int) -> tf.Tensor:

@@ -7,7 +7,7 @@ import dataclasses
 import numpy as np
 import tensorflow as tf
 
-from moco_tf.data.crops import DRAWS, decode, random_boxes, resized_crop
+from moco_tf.data.crops import DRAWS, random_crops
 from moco_tf.data.order import VIEWS, EpochOrder, finished, stream_key
 from moco_tf.data.sources import DataError, Source, check_channels
 from moco_tf.data.threads import CORES, untuned
@@ -63,15 +63,13 @@ def labelled_crops(
     def crop(element, view_key):
         if source.load is not None and not order.streams:
             element = source.load(element["id"])
-        image = decode(element["image"], channels)
         numbers = tf.random.stateless_uniform(
             (1, DRAWS + 1), tf.stack([view_key, element["id"]])
         )
-        shape = tf.shape(image)
-        boxes = random_boxes(
-            numbers[:, :DRAWS], shape[0], shape[1], crop_scale, crop_ratio
-        )
-        view = resized_crop(image, boxes[0], image_size)
+        (view,) = random_crops(
+            element["image"], numbers[:, :DRAWS], channels, crop_scale, crop_ratio,
+            image_size,
+        )  # fmt: skip
         flipped = tf.where(numbers[0, DRAWS] < 0.5, tf.reverse(view, [1]), view)
         return {**element, "image": flipped}
 

@@ -4,14 +4,8 @@ from __future__ import annotations
 
 import tensorflow as tf
 
-from moco_tf.data.crops import (
-    DRAWS,
-    centre_crop,
-    decode,
-    default_resize,
-    random_boxes,
-    resized_crop,
-)
+from moco_tf.data.crops import DRAWS, centre_crop, default_resize, random_crops
+from moco_tf.data.decoding import decode
 from moco_tf.data.order import (
     SHUFFLE_KEYS,
     VIEWS,
@@ -119,7 +113,6 @@ def two_views(
     def views(element):
         if source.load is not None and not order.streams:
             element = {**source.load(element["id"]), **element}
-        image = decode(element["image"], channels)
         bits = tf.random.stateless_uniform(
             (2, DRAWS + 2),
             tf.stack([element["view_key"], element["id"]]),
@@ -130,13 +123,14 @@ def two_views(
         # The sign bit dropped, 24 of the others kept: exact in float32.
         words = tf.bitwise.right_shift(bits[:, 2:] & 0x7FFFFFFF, 7)
         uniforms = tf.cast(words, tf.float32) * 2.0**-24
-        shape = tf.shape(image)
-        boxes = random_boxes(uniforms, shape[0], shape[1], crop_scale, crop_ratio)
+        query, key = random_crops(
+            element["image"], uniforms, channels, crop_scale, crop_ratio, image_size
+        )
         step = {"step": element["step"]} if "step" in element else {}
         return {
             **step,
-            "query": resized_crop(image, boxes[0], image_size),
-            "key": resized_crop(image, boxes[1], image_size),
+            "query": query,
+            "key": key,
             "id": element["id"],
             "query_seed": bits[0, :2],
             "key_seed": bits[1, :2],

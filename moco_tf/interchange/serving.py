@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import tensorflow as tf
 from tensorflow import keras
 
-from moco_tf.data.crops import centre_window, require_size
+from moco_tf.data.crops import centre_window
+from moco_tf.data.decoding import require_size
 
 _ENCODED_CHANNELS = (1, 3, 4)  # what tf.io.decode_image can give
 

@@ -103,7 +103,7 @@ def _claimed_run(config, strategy, run_dir, asked, guide):
                 "paths. Mend that and start the same command again to continue the run "
                 f"in {run_dir}."
             ) from error
-        if not re.search(r"\{\{node \S*Decode", str(error)):
+        if not re.search(r"\{\{node \S*(Decode|ExtractJpegShape)", str(error)):
             raise
         raise callbacks.RunError(
             f"an image of the data set cannot be decoded ({reason(error)}); replace "

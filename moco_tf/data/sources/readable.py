@@ -14,7 +14,7 @@ import numpy as np
 import tensorflow as tf
 from PIL import Image
 
-from moco_tf.data.crops import decode, require_size
+from moco_tf.data.decoding import decode, require_size
 from moco_tf.data.sources.listing import Listing
 from moco_tf.data.threads import CORES, untuned
 from moco_tf.log import quiet_libraries, watched
