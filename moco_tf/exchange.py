@@ -244,7 +244,9 @@ def lost_hosts_told(run_dir: str | os.PathLike) -> Iterator[None]:
     try:
         yield
     except tf.errors.UnavailableError as error:
-        task = re.search(r"/job:(\w+)(?:/replica:\d+)?/task:(\d+)", str(error))
+        # Not the device on which this host's own operation was.
+        named = r"(?<!_device_)/job:(\w+)(?:/replica:\d+)?/task:(\d+)"
+        task = re.search(named, str(error))
         if not task:
             raise
         raise HostLost(

@@ -55,7 +55,7 @@ COMMANDS = {
     "--optimizer.milestones=[1] --train.epochs=2 --optimizer.decay_factor=0.2 "
     "--optimizer.per_epoch=true --optimizer.scaling=sqrt "
     "--seed=3 --train.checkpoint_every=2 --train.keep_checkpoints=1 "
-    "--train.checkpoint_minutes=1e-9 "
+    "--train.checkpoint_minutes=1e-9 --train.accumulate=2 "
     "--train.precision=mixed_bfloat16",
     "start_from": "train.py --name=again --method.queue_size=64 "
     "--train.start_from={folder}/runs/moco --method.projection=linear "

@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 from conftest import mirrored
 
-from moco_tf.exchange import gather, in_order
+from moco_tf.exchange import HostLost, gather, in_order, lost_hosts_told
 
 WAYS = pytest.mark.parametrize(
     ("replicas", "collectives"), [(1, False), (2, False), (2, True), (8, False)]
@@ -117,3 +117,20 @@ def test_replicas_whose_sizes_a_graph_does_not_know(collectives, count):
         return
     with pytest.raises(tf.errors.InvalidArgumentError, match="equally many images"):
         run(in_order, *batch)
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "{{function_node CollectiveReduceV2_device_/job:worker/replica:0/task:1/device"
+        ":CPU:0}} Collective ops is aborted by: Connection reset by peer\nAdditional "
+        "GRPC error information from remote target /job:worker/replica:0/task:0 while",
+        "Collective ops is aborted by: Socket closed\nAdditional GRPC error "
+        "information from remote target /job:worker/replica:0/task:0 while calling",
+        "/job:worker/task:0 is unavailable.",
+    ],
+)
+def test_lost_host_is_the_one_that_does_not_answer(message):
+    with pytest.raises(HostLost, match="worker 0 no longer answers"):
+        with lost_hosts_told("runs/mine"):
+            raise tf.errors.UnavailableError(None, None, message)

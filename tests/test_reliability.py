@@ -73,6 +73,7 @@ def ended(process):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("replicas", [1, 2])
 def test_sigkill_at_random_moments(tmp_path, noted, replicas):
     long = ("--train.epochs=4", "--train.steps_per_epoch=150",

@@ -33,6 +33,7 @@ def validate(config: Config, replicas: int | None = None, hosts: int = 1) -> Non
     require_plain(config.run_dir, "the run directory", ConfigError)
     _check_data(config)
     _check_method(config)
+    _check_parts(config)
     _check_devices(config)
     _check_optimizer(config)
     _check_monitor(config)
@@ -129,6 +130,16 @@ def _check_method(config: Config) -> None:
     )
 
 
+def _check_parts(config: Config) -> None:
+    parts = config.train.accumulate
+    require(
+        parts == 1 or isinstance(config.method, MoCoSettings),
+        f"train.accumulate={parts} does not go with method.name={config.method.name}; "
+        "leave it out, or use method.name=moco, whose negatives are in the queue "
+        "whichever part of a batch is encoded.",
+    )
+
+
 def _check_optimizer(config: Config) -> None:
     optimizer, epochs = config.optimizer, config.train.epochs
     milestones = list(optimizer.milestones)
@@ -200,6 +211,13 @@ def _check_replicas(config: Config, replicas: int | None, hosts: int) -> None:
         f"train.batch_size={batch} leaves one image to each of {groups} batch-norm "
         f"groups on {replicas} {where}, which would be normalised by itself; use "
         f"{2 * replicas * groups} or more, or a smaller method.bn_groups.",
+    )
+    parts = config.train.accumulate
+    require(
+        groups % parts == 0,
+        f"train.accumulate={parts} does not divide the {groups} batch-norm groups of a "
+        "replica, which are normalised apart in whichever part they are; set "
+        f"method.bn_groups={parts * max(1, groups // parts)}, or accumulate fewer.",
     )
     # XLA cannot compile what updates a variable on several replicas.
     require(

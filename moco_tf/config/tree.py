@@ -167,6 +167,9 @@ class Train:
         batch_size: Global batch, over all replicas; a last partial batch is dropped.
         precision: float32, mixed_bfloat16, or mixed_float16 (with loss scaling).
         deterministic: Ask TensorFlow for bit-reproducible operations; slower on GPU.
+        accumulate: Parts of a replica's batch that are encoded one after the other,
+            which takes the memory of one of them and gives the same step; of moco,
+            where it divides method.bn_groups.
         jit_compile: Compile the networks with XLA, on one replica only; can help on
             GPU, slows a CPU down.
         checkpoint_every: Epochs between checkpoints.
@@ -187,6 +190,7 @@ class Train:
     batch_size: int = limited(128, at_least(2))
     precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] = "float32"
     deterministic: bool = False
+    accumulate: int = limited(1, at_least(1))
     jit_compile: bool = False
     checkpoint_every: int = limited(1, at_least(1))
     keep_checkpoints: int = limited(2, at_least(1))

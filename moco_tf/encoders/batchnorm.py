@@ -5,9 +5,31 @@ from __future__ import annotations
 import contextlib
 import threading
 import weakref
+from typing import NamedTuple
 
 import tensorflow as tf
 from tensorflow import keras
+
+
+class Part(NamedTuple):
+    """One of equally large parts of a batch that are encoded one after the other.
+
+    Running statistics follow the mean over all of them, as they do over groups.
+
+    Attributes:
+        index: int32 (), from 0.
+        count: of all parts.
+    """
+
+    index: tf.Tensor
+    count: int
+
+
+class _Settings(NamedTuple):
+    groups: int
+    sync: bool
+    part: Part | None = None
+
 
 # What `encode` asks of the layers that this thread calls.
 _call = threading.local()
@@ -100,16 +122,18 @@ class BatchNormalization(keras.layers.BatchNormalization):
         return self._by_running_statistics(inputs)
 
     def _by_batch(self, inputs):
-        groups, sync = getattr(_call, "settings", None) or (self.groups, self.sync)
+        settings = getattr(_call, "settings", None) or _Settings(self.groups, self.sync)
+        groups, sync, part = settings
         sync = sync and _has_replicas()
-        if groups == 1 and not sync and _is_fused(inputs) and 0 < self.momentum < 1:
+        whole = groups == 1 and not sync and part is None
+        if whole and _is_fused(inputs) and 0 < self.momentum < 1:
             return self._fused(inputs)
         normalise = _normalise_over_replicas if sync else _normalise
         parts = split(inputs, groups)
         normalised = [normalise(part, self._affine(), self.epsilon) for part in parts]
         outputs, means, variances = zip(*normalised)
-        self._follow(self.moving_mean, means)
-        self._follow(self.moving_variance, variances)
+        self._follow(self.moving_mean, means, part)
+        self._follow(self.moving_variance, variances, part)
         return tf.concat(outputs, axis=0) if len(outputs) > 1 else outputs[0]
 
     def _fused(self, inputs):
@@ -139,9 +163,13 @@ class BatchNormalization(keras.layers.BatchNormalization):
         beta = tf.zeros_like(self.moving_mean) if self.beta is None else self.beta
         return gamma, beta
 
-    def _follow(self, variable, values):
-        change = (1 - self.momentum) / len(values) * tf.add_n(values)
-        variable.assign(self.momentum * variable + change)
+    def _follow(self, variable, values, part):
+        count, kept = len(values), self.momentum
+        if part is not None:
+            count *= part.count
+            kept = tf.where(part.index == 0, tf.constant(kept, variable.dtype), 1)
+        change = (1 - self.momentum) / count * tf.add_n(values)
+        variable.assign(kept * variable + change)
 
     def get_config(self) -> dict:
         """Returns the constructor's arguments."""
@@ -293,6 +321,7 @@ def encode(
     groups: int = 1,
     training: bool = True,
     sync: bool = False,
+    part: Part | None = None,
 ) -> tf.Tensor:
     """Runs an encoder with batch-norm statistics of parts of the batch, or of more.
 
@@ -306,6 +335,7 @@ def encode(
         groups: number of contiguous equal parts; 1 means the whole batch.
         training: whether batch norm uses the batch's statistics.
         sync: take the statistics over all replicas, see `BatchNormalization`.
+        part: which part of a batch `images` is; None: the whole.
 
     Returns:
         (N, F).
@@ -318,19 +348,20 @@ def encode(
     inside = all(isinstance(layer, BatchNormalization) for layer in layers)
     parts = [images] if inside else split(images, groups)
     others = [layer for layer in layers if not isinstance(layer, BatchNormalization)]
-    with _settings(groups if inside else 1, sync), _synchronised(others, sync):
+    settings = _Settings(groups if inside else 1, sync, part)
+    with _asked(settings), _synchronised(others, sync):
         outputs = [encoder(part, training=training) for part in parts]
     return tf.concat(outputs, axis=0) if len(outputs) > 1 else outputs[0]
 
 
 @contextlib.contextmanager
-def _settings(groups, sync):
+def _asked(settings):
     """What this module's layers do in calls of this thread, whatever their own are.
 
     A strategy runs each replica in a thread of its own, and all share the layers.
     """
     before = getattr(_call, "settings", None)
-    _call.settings = groups, sync
+    _call.settings = settings
     try:
         yield
     finally:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -289,14 +289,15 @@ class ContrastiveModel(keras.Model):
         moved = {id(variable) for variable in self.trainable_weights}
         return [variable for variable in self.weights if id(variable) not in moved]
 
-    def descend(self, tape: tf.GradientTape, scaled: tf.Tensor, variables) -> None:
-        """One optimiser step on what `scaled` gave."""
-        gradients = tape.gradient(scaled, variables)
+    def descend(self, gradients: Sequence[tf.Tensor]) -> None:
+        """One optimiser step along the gradients of what `scaled` gave."""
         if hasattr(self.optimizer, "get_unscaled_gradients"):
             gradients = self.optimizer.get_unscaled_gradients(gradients)
         # What apply_gradients would do first; the norm is of what it is given.
         optimizer: Any = getattr(self.optimizer, "inner_optimizer", self.optimizer)
-        pairs = optimizer.aggregate_gradients(list(zip(gradients, variables)))
+        pairs = optimizer.aggregate_gradients(
+            list(zip(gradients, self.trained_variables))
+        )
         if self.measures_gradients:
             self._measure([gradient for gradient, _ in pairs])
         self.optimizer.apply_gradients(pairs, skip_gradients_aggregation=True)

@@ -88,7 +88,7 @@ class EndToEnd(ContrastiveModel):
             query, keys = self._encode(views)
             result = in_batch(query, keys, views.order, self.temperature)
             loss = self.scaled(result.loss)
-        self.descend(tape, loss, self.trained_variables)
+        self.descend(tape.gradient(loss, self.trained_variables))
         self.keep_recent(keys, gather(views.id))
         return self.record_contrast(result)
 

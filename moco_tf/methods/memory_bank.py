@@ -130,7 +130,7 @@ class MemoryBank(ContrastiveModel):
             result = self._contrast(query, own, views)
             distance = tf.reduce_sum(tf.math.squared_difference(query, own), axis=1)
             loss = self.scaled(result.loss + self.proximal * distance)
-        self.descend(tape, loss, self.trained_variables)
+        self.descend(tape.gradient(loss, self.trained_variables))
         ids, embeddings = gather(views.id), gather(query)
         self.bank.update(ids, embeddings)
         self.keep_recent(embeddings, ids)

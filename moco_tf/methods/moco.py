@@ -8,11 +8,13 @@ import tensorflow as tf
 from tensorflow import keras
 
 from moco_tf.contrast import KeyQueue, contrast, move_towards
+from moco_tf.contrast.loss import Contrast
 from moco_tf.contrast.queue import NO_IMAGE
 from moco_tf.encoders.batchnorm import encode
 from moco_tf.encoders.heads import clone, projection_encoder
 from moco_tf.exchange import gather, in_order, local_replicas
 from moco_tf.methods.base import ContrastiveModel
+from moco_tf.methods.parts import over_parts
 from moco_tf.methods.views import unit_rows
 
 log = logging.getLogger("moco_tf")
@@ -71,6 +73,7 @@ class MoCo(ContrastiveModel):
         bn_groups: int = 1,
         mask_same_image: bool = False,
         symmetric: bool = False,
+        accumulate: int = 1,
         name: str = "moco",
     ):
         if not 0 <= key_momentum <= 1:
@@ -79,6 +82,11 @@ class MoCo(ContrastiveModel):
             )
         if bn_groups < 1:
             raise ValueError(f"bn_groups={bn_groups} is less than 1; use 1 or more.")
+        if accumulate < 1 or bn_groups % accumulate:
+            raise ValueError(
+                f"accumulate={accumulate} does not divide bn_groups={bn_groups}, whose "
+                "groups are normalised apart whichever part they are in; change one."
+            )
         super().__init__(encoder, temperature, augment, name)
         self.projection = projection
         self.dim = dim
@@ -87,6 +95,7 @@ class MoCo(ContrastiveModel):
         self.bn_groups = bn_groups
         self.mask_same_image = mask_same_image
         self.symmetric = symmetric
+        self.accumulate = accumulate
         self.query_encoder = projection_encoder(
             self.encoder, projection, dim, "query_encoder"
         )
@@ -141,10 +150,8 @@ class MoCo(ContrastiveModel):
             self.key_momentum,
         )
         keys = [self._keys(views) for views in directions]
-        with tf.GradientTape() as tape:
-            contrasts = [self._contrast(*each) for each in zip(directions, keys)]
-            loss = tf.add_n([self.scaled(result.loss) for result in contrasts])
-        self.descend(tape, loss, self.trained_variables)
+        gradients, contrasts = self._gradients(directions, keys)
+        self.descend(gradients)
         logs = self._record(directions, contrasts)
         self._enqueue(directions[0], keys)
         return logs
@@ -161,19 +168,54 @@ class MoCo(ContrastiveModel):
     def _directions(self, views):
         return [views, views.swapped()] if self.symmetric else [views]
 
-    def _unit(self, encoder, images, training):
-        return unit_rows(encode(encoder, images, self.bn_groups, training))
+    def _unit(self, encoder, images, training, part=None):
+        groups = self.bn_groups // (part.count if part else 1)
+        return unit_rows(encode(encoder, images, groups, training, part=part))
 
     def _keys(self, views, training=True):
         """Keys of the global batch in its order, from keys encoded shuffled."""
-        return in_order(
-            self._unit(self.key_encoder, views.key, training), views.position
-        )
+        if not training or self.accumulate == 1:
+            keys = self._unit(self.key_encoder, views.key, training)
+        else:
 
-    def _contrast(self, views, keys, training=True):
+            def of_part(part, images):
+                return (), [self._unit(self.key_encoder, images, True, part)]
+
+            kinds = [self.queue.keys.dtype]
+            _, (keys,) = over_parts(of_part, self.accumulate, views.key, (), kinds)
+            keys = tf.reshape(keys, (-1, self.dim))
+        return in_order(keys, views.position)
+
+    def _gradients(self, directions, keys):
+        """Those of the sum of the directions' losses, and the contrasts."""
+        if self.accumulate == 1:
+            with tf.GradientTape() as tape:
+                contrasts = [self._contrast(*each) for each in zip(directions, keys)]
+                loss = tf.add_n([self.scaled(result.loss) for result in contrasts])
+            return tape.gradient(loss, self.trained_variables), contrasts
+        gradients = [tf.zeros_like(variable) for variable in self.trained_variables]
+        contrasts = []
+        for views, own in zip(directions, keys):
+
+            def of_part(part, views, own=own):
+                with tf.GradientTape() as tape:
+                    result = self._contrast(views, own, part=part)
+                    loss = self.scaled(result.loss) / part.count
+                return tape.gradient(loss, self.trained_variables), result
+
+            kind = own.dtype
+            kinds = Contrast(kind, tf.int32, kind, kind)
+            gradients, results = over_parts(
+                of_part, self.accumulate, views, gradients, kinds
+            )
+            joined = [tf.reshape(result, (-1,)) for result in results]
+            contrasts.append(Contrast(*joined[:3], tf.reduce_mean(joined[3])))
+        return gradients, contrasts
+
+    def _contrast(self, views, keys, training=True, part=None):
         """Queries of this replica against their own keys and the queue."""
         return contrast(
-            self._unit(self.query_encoder, views.query, training),
+            self._unit(self.query_encoder, views.query, training, part),
             tf.gather(keys, views.order),
             self.queue.keys,
             self.temperature,

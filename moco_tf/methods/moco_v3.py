@@ -138,7 +138,7 @@ class MoCoV3(ContrastiveModel):
             )
             loss = tf.add_n([self.scaled(result.loss) for result in results])
             loss *= 2 * self.temperature
-        self.descend(tape, loss, self.trained_variables)
+        self.descend(tape.gradient(loss, self.trained_variables))
         self.keep_recent(second_keys, in_order(first.id, first.order))
         return self.record_contrast(*results, key_momentum=momentum)
 

@@ -64,7 +64,7 @@ class SimCLR(ContrastiveModel):
             query, key = self._encode(views)
             result = self._contrast(query, key, views)
             loss = self.scaled(result.loss)
-        self.descend(tape, loss, self.trained_variables)
+        self.descend(tape.gradient(loss, self.trained_variables))
         self.keep_recent(gather(query), gather(views.id))
         return self.record_contrast(result)
 

@@ -51,6 +51,7 @@ def build_model(
     if "bn_groups" in arguments:
         arguments["bn_groups"] = config.bn_groups(local_replicas)
     of_run: dict[str, dict[str, Any]] = {
+        "moco": {"accumulate": config.train.accumulate},
         "moco_v3": {"total_steps": steps * config.train.epochs},
         "memory_bank": {"num_examples": num_examples, "seed": config.seed},
     }
