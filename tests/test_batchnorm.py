@@ -5,7 +5,8 @@ from conftest import mirrored
 from tensorflow import keras
 
 from moco_tf.encoders import BatchNormalization, projection_encoder
-from moco_tf.encoders.batchnorm import encode, share_statistics
+from moco_tf.encoders.batchnorm import share_statistics
+from moco_tf.encoders.encode import encode
 
 
 def images(shape=(8, 5, 5, 3), seed=0):

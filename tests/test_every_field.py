@@ -63,7 +63,7 @@ COMMANDS = {
     "moco_v3": "train.py --name=v3 --encoder.name=vit_small --encoder.patch_size=8 "
     "--method.name=moco_v3 --method.hidden=32 --augment.recipe=moco_v3 "
     "--optimizer.name=adamw --optimizer.warmup_epochs=1 "
-    "--train.epochs=2 --distribution.gpus=[]",
+    "--train.epochs=2 --train.recompute=true --distribution.gpus=[]",
     "memory_bank": "train.py --name=bank --method.name=memory_bank "
     "--method.num_negatives=8 --method.slot_momentum=0.4 --method.proximal=1.0 "
     "--data.max_unreadable=0.5 --data.cache=true --train.jit_compile=true " + FOLDER

@@ -9,7 +9,7 @@ from conftest import mirrored
 from tiny import EIGHT, assert_trained_alike, noise_batches, small_encoder
 
 from moco_tf.contrast import SlotBank, bank_bytes
-from moco_tf.encoders.batchnorm import encode
+from moco_tf.encoders.encode import encode
 from moco_tf.methods import MemoryBank
 from moco_tf.optimizers import SGD
 

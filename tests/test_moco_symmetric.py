@@ -10,7 +10,7 @@ from tiny import EIGHT, assert_trained_alike, noise_batches, small_encoder
 
 import moco_tf
 from moco_tf.encoders import clone
-from moco_tf.encoders.batchnorm import encode
+from moco_tf.encoders.encode import encode
 from moco_tf.optimizers import SGD
 
 

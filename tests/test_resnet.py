@@ -22,7 +22,7 @@ from moco_tf.encoders import (
     ResNet152,
     projection_encoder,
 )
-from moco_tf.encoders.batchnorm import encode
+from moco_tf.encoders.encode import encode
 from moco_tf.interchange import load_torch_state_dict, to_torch_state_dict
 
 

@@ -138,6 +138,11 @@ def _check_parts(config: Config) -> None:
         "leave it out, or use method.name=moco, whose negatives are in the queue "
         "whichever part of a batch is encoded.",
     )
+    require(
+        not config.train.recompute or config.encoder.name in ENCODERS,
+        f"train.recompute=true does not go with encoder.name={config.encoder.name}, "
+        f"whose blocks are not known; leave it out, or use {', '.join(ENCODERS)}.",
+    )
 
 
 def _check_optimizer(config: Config) -> None:

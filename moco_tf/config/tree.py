@@ -170,6 +170,8 @@ class Train:
         accumulate: Parts of a replica's batch that are encoded one after the other,
             which takes the memory of one of them and gives the same step; of moco,
             where it divides method.bn_groups.
+        recompute: Compute activations again for the gradient instead of keeping them,
+            for less memory and another forward pass; of the resnets and vits.
         jit_compile: Compile the networks with XLA, on one replica only; can help on
             GPU, slows a CPU down.
         checkpoint_every: Epochs between checkpoints.
@@ -191,6 +193,7 @@ class Train:
     precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] = "float32"
     deterministic: bool = False
     accumulate: int = limited(1, at_least(1))
+    recompute: bool = False
     jit_compile: bool = False
     checkpoint_every: int = limited(1, at_least(1))
     keep_checkpoints: int = limited(2, at_least(1))

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import threading
-import weakref
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import tensorflow as tf
 from tensorflow import keras
+
+from moco_tf.encoders.normalise import is_fused, normalise, normalise_over_replicas
 
 
 class Part(NamedTuple):
@@ -25,17 +27,24 @@ class Part(NamedTuple):
     count: int
 
 
-class _Settings(NamedTuple):
+class Settings(NamedTuple):
+    """What a call of an encoder asks of its batch norm.
+
+    Attributes:
+        groups: see `BatchNormalization`.
+        sync: the same.
+        part: which part of a batch the call has; None: the whole.
+        follow: whether the running statistics move.
+    """
+
     groups: int
     sync: bool
     part: Part | None = None
+    follow: bool = True
 
 
 # What `encode` asks of the layers that this thread calls.
 _call = threading.local()
-# Keras's own layers that threads have joined: how many, and the settings of before.
-_joined: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
-_lock = threading.Lock()
 
 
 @keras.saving.register_keras_serializable(package="moco_tf")
@@ -122,18 +131,19 @@ class BatchNormalization(keras.layers.BatchNormalization):
         return self._by_running_statistics(inputs)
 
     def _by_batch(self, inputs):
-        settings = getattr(_call, "settings", None) or _Settings(self.groups, self.sync)
-        groups, sync, part = settings
+        settings = getattr(_call, "settings", None) or Settings(self.groups, self.sync)
+        groups, sync, part, follow = settings
         sync = sync and _has_replicas()
-        whole = groups == 1 and not sync and part is None
-        if whole and _is_fused(inputs) and 0 < self.momentum < 1:
+        whole = groups == 1 and not sync and part is None and follow
+        if whole and is_fused(inputs) and 0 < self.momentum < 1:
             return self._fused(inputs)
-        normalise = _normalise_over_replicas if sync else _normalise
+        kernel = normalise_over_replicas if sync else normalise
         parts = split(inputs, groups)
-        normalised = [normalise(part, self._affine(), self.epsilon) for part in parts]
+        normalised = [kernel(part, self._affine(), self.epsilon) for part in parts]
         outputs, means, variances = zip(*normalised)
-        self._follow(self.moving_mean, means, part)
-        self._follow(self.moving_variance, variances, part)
+        if follow:
+            self._follow(self.moving_mean, means, part)
+            self._follow(self.moving_variance, variances, part)
         return tf.concat(outputs, axis=0) if len(outputs) > 1 else outputs[0]
 
     def _fused(self, inputs):
@@ -155,7 +165,7 @@ class BatchNormalization(keras.layers.BatchNormalization):
 
     def _by_running_statistics(self, inputs):
         statistics = self.moving_mean, self.moving_variance
-        return _normalise(inputs, self._affine(), self.epsilon, statistics)[0]
+        return normalise(inputs, self._affine(), self.epsilon, statistics)[0]
 
     def _affine(self):
         """Gamma and beta, or their neutral values where the layer has none."""
@@ -201,161 +211,8 @@ def split(batch: tf.Tensor, groups: int) -> list[tf.Tensor]:
     return tf.split(batch, groups) if groups > 1 else [batch]
 
 
-def _is_fused(inputs):
-    return inputs.shape.rank == 4 and inputs.dtype != tf.float64
-
-
-def _normalise(inputs, affine, epsilon, statistics=None):
-    """Returns the outputs, the mean and the unbiased variance, in gamma's dtype."""
-    gamma, beta = affine
-    training = statistics is None
-    mean, variance = statistics or (None, None)
-    if _is_fused(inputs):
-        # The raw operation, as tf.nn's raises epsilon to 1.001e-5.
-        empty = tf.constant([], gamma.dtype)
-        outputs, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
-            x=inputs,
-            scale=gamma,
-            offset=beta,
-            mean=empty if training else mean,
-            variance=empty if training else variance,
-            epsilon=epsilon,
-            is_training=training,
-        )
-        return outputs, mean, variance
-    wide = tf.cast(inputs, gamma.dtype)
-    if training:
-        mean, variance = tf.nn.moments(wide, list(range(inputs.shape.rank - 1)))
-    outputs = tf.nn.batch_normalization(wide, mean, variance, beta, gamma, epsilon)
-    if training:
-        variance = _unbiased(variance, _values_per_channel(inputs))
-    return tf.cast(outputs, inputs.dtype), mean, variance
-
-
-def _normalise_over_replicas(inputs, affine, epsilon):
-    """As `_normalise` in training, with the statistics of all replicas' inputs."""
-    gamma, beta = (tf.convert_to_tensor(values) for values in affine)
-    if _is_fused(inputs):
-        return _fused_over_replicas(inputs, gamma, beta, epsilon)
-    wide = tf.cast(inputs, gamma.dtype)
-    own = tf.nn.moments(wide, list(range(inputs.shape.rank - 1)))
-    mean, variance = _over_replicas(*own)
-    outputs = tf.nn.batch_normalization(wide, mean, variance, beta, gamma, epsilon)
-    return tf.cast(outputs, inputs.dtype), mean, _unbiased(variance, _count(inputs))
-
-
-def _fused_over_replicas(inputs, gamma, beta, epsilon):
-    """The same on TensorFlow's fused kernels, each way with one all-reduce."""
-
-    def inferred(scale, offset, mean, variance):
-        return tf.raw_ops.FusedBatchNormV3(
-            x=inputs, scale=scale, offset=offset, mean=mean, variance=variance,
-            epsilon=epsilon, is_training=False,
-        )  # fmt: skip
-
-    @tf.custom_gradient
-    def normalised(x, scale, offset):
-        own_mean, own_variance = _normalise(x, (scale, offset), epsilon)[1:]
-        own = _values_per_channel(x)
-        mean, variance = _over_replicas(own_mean, _biased(own_variance, own))
-        outputs, *_, reserve = inferred(scale, offset, mean, variance)
-
-        def gradients(of_outputs, of_mean, of_variance):
-            del of_mean, of_variance  # for the running statistics, which learn nothing
-            with_fixed, of_scale, of_offset, *_ = tf.raw_ops.FusedBatchNormGradV3(
-                y_backprop=of_outputs, x=x, scale=scale, reserve_space_1=mean,
-                reserve_space_2=variance, reserve_space_3=reserve, epsilon=epsilon,
-                is_training=False,
-            )  # fmt: skip
-            # What flows through mean and variance, which all replicas' outputs share.
-            sums = _all_reduced([of_scale, of_offset], tf.distribute.ReduceOp.SUM)
-            step = scale * tf.math.rsqrt(variance + epsilon)
-            step /= tf.cast(_count(x), step.dtype)
-            through = inferred(step * sums[0], step * sums[1], mean, variance)[0]
-            return with_fixed - through, of_scale, of_offset
-
-        return (outputs, mean, _unbiased(variance, _count(x))), gradients
-
-    return normalised(inputs, gamma, beta)
-
-
-def _over_replicas(mean, variance):
-    """Mean and variance of all replicas' values, of those of each replica's own."""
-    # In float64 the difference of squares loses nothing; these are small vectors.
-    wide_mean, wide = tf.cast(mean, tf.float64), tf.cast(variance, tf.float64)
-    moments = [wide_mean, wide + tf.square(wide_mean)]
-    first, second = _all_reduced(moments, tf.distribute.ReduceOp.MEAN)
-    return tf.cast(first, mean.dtype), tf.cast(second - first**2, mean.dtype)
-
-
-def _all_reduced(vectors, how):
-    """Two vectors of every channel in one exchange of float64."""
-    joined = tf.stack([tf.cast(each, tf.float64) for each in vectors])
-    joined = tf.distribute.get_replica_context().all_reduce(how, joined)
-    return [tf.cast(each, vectors[0].dtype) for each in tf.unstack(joined)]
-
-
-def _count(inputs):
-    """Values of a channel on all replicas, which have equally many."""
-    replicas = tf.distribute.get_replica_context().num_replicas_in_sync
-    return _values_per_channel(inputs) * replicas
-
-
-def _values_per_channel(inputs):
-    return tf.size(inputs, tf.int64) // inputs.shape[-1]
-
-
-def _unbiased(variance, count):
-    count = tf.cast(count, variance.dtype)
-    return variance * count / tf.maximum(count - 1, 1)
-
-
-def _biased(variance, count):
-    count = tf.cast(count, variance.dtype)
-    return variance * (count - 1) / count
-
-
-def encode(
-    encoder: keras.Model,
-    images: tf.Tensor,
-    groups: int = 1,
-    training: bool = True,
-    sync: bool = False,
-    part: Part | None = None,
-) -> tf.Tensor:
-    """Runs an encoder with batch-norm statistics of parts of the batch, or of more.
-
-    Encoders made of this module's layers split inside the layers. Any other (KerasCV's
-    backbones) is run once for each part: slower, with the same result but for the
-    running statistics, which then follow the parts one after the other.
-
-    Args:
-        encoder: images -> (N, F), or a head (N, F) -> (N, dim).
-        images: (N, H, W, C), or what the encoder takes.
-        groups: number of contiguous equal parts; 1 means the whole batch.
-        training: whether batch norm uses the batch's statistics.
-        sync: take the statistics over all replicas, see `BatchNormalization`.
-        part: which part of a batch `images` is; None: the whole.
-
-    Returns:
-        (N, F).
-    """
-    layers = [
-        layer
-        for layer in encoder._flatten_layers()
-        if isinstance(layer, keras.layers.BatchNormalization)
-    ]
-    inside = all(isinstance(layer, BatchNormalization) for layer in layers)
-    parts = [images] if inside else split(images, groups)
-    others = [layer for layer in layers if not isinstance(layer, BatchNormalization)]
-    settings = _Settings(groups if inside else 1, sync, part)
-    with _asked(settings), _synchronised(others, sync):
-        outputs = [encoder(part, training=training) for part in parts]
-    return tf.concat(outputs, axis=0) if len(outputs) > 1 else outputs[0]
-
-
 @contextlib.contextmanager
-def _asked(settings):
+def asked(settings: Settings) -> Iterator[None]:
     """What this module's layers do in calls of this thread, whatever their own are.
 
     A strategy runs each replica in a thread of its own, and all share the layers.
@@ -366,36 +223,6 @@ def _asked(settings):
         yield
     finally:
         _call.settings = before
-
-
-@contextlib.contextmanager
-def _synchronised(layers, sync):
-    """Keras's own layers joined over replicas, until the last thread has left.
-
-    They have no other way than an attribute of the layer, which threads share.
-    """
-    if not sync:
-        yield
-        return
-    settings = {"synchronized": True, "fused": False}  # that has no fused kernel
-    with _lock:
-        for layer in layers:
-            count, before = _joined.get(layer, (0, None))
-            before = before or {name: getattr(layer, name) for name in settings}
-            _joined[layer] = count + 1, before
-            for name, value in settings.items():
-                setattr(layer, name, value)
-    try:
-        yield
-    finally:
-        with _lock:
-            for layer in layers:
-                count, before = _joined.pop(layer)
-                if count > 1:
-                    _joined[layer] = count - 1, before
-                    continue
-                for name, value in before.items():
-                    setattr(layer, name, value)
 
 
 def share_statistics(model: keras.Model) -> None:

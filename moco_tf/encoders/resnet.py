@@ -68,7 +68,7 @@ class ResNet(keras_cv.models.Backbone):
             )
         dtype = keras.mixed_precision.global_policy().variable_dtype
         images = keras.Input((None, None, channels), name="images", dtype=dtype)
-        x, levels = _stem(images, width, stem), {}
+        x, levels, blocks = _stem(images, width, stem), {}, []
         residual = _bottleneck if block == "bottleneck" else _basic
         for stage, depth in enumerate(depths):
             for index in range(depth):
@@ -80,12 +80,14 @@ class ResNet(keras_cv.models.Backbone):
                     zero_init=zero_init_residual,
                     name=f"layer{stage + 1}_{index}",
                 )
+                blocks.append(f"layer{stage + 1}_{index}_out")
             level = stage + (2 if stem == "imagenet" else 0)
             levels[f"P{level}"] = f"layer{stage + 1}_{depth - 1}_out"
         # Pooling in the variable dtype keeps features float32 under mixed precision.
         x = keras.layers.GlobalAveragePooling2D(name="avgpool", dtype=dtype)(x)
         super().__init__(inputs=images, outputs=x, name=name, **kwargs)
         self.pyramid_level_inputs = levels
+        self.block_ends = tuple(blocks)
         self.depths = tuple(depths)
         self.block = block
         self.width = width

@@ -14,6 +14,7 @@ from moco_tf.contrast.loss import Contrast
 from moco_tf.contrast.queue import NO_IMAGE
 from moco_tf.encoders.batchnorm import share_statistics
 from moco_tf.encoders.heads import pooled
+from moco_tf.encoders.recompute import cut
 from moco_tf.lanes import refuse_keras_3, require_keras_2
 from moco_tf.methods.timed import timed_train_function
 from moco_tf.methods.views import (
@@ -113,6 +114,23 @@ class ContrastiveModel(keras.Model):
         """The newest embeddings, (count, dim), of images that have been seen."""
         seen = self.recent.ids.numpy() != NO_IMAGE
         return self.recent.keys.numpy()[seen]
+
+    def recompute_activations(self) -> None:
+        """Has the networks compute their activations again for the gradient.
+
+        They keep those between blocks alone, which takes less memory and, for another
+        forward pass, more time; the step stays the same. Call it before the first.
+
+        Raises:
+            ValueError: if the encoder is none of `moco_tf.encoders`.
+        """
+        if not hasattr(self.encoder, "block_ends"):
+            raise ValueError(
+                f"activations of encoder {self.encoder.name!r} cannot be computed "
+                "again, as its blocks are not known, nor whether it draws random "
+                "numbers; use one of moco_tf.encoders."
+            )
+        cut(self.query_encoder, self.encoder.block_ends)
 
     def compile(self, optimizer: keras.optimizers.Optimizer, **kwargs) -> None:
         """Sets the optimiser; the loss is the method's own.

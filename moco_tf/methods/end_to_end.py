@@ -6,8 +6,9 @@ import tensorflow as tf
 from tensorflow import keras
 
 from moco_tf.contrast import KeyQueue, in_batch
-from moco_tf.encoders.batchnorm import encode
+from moco_tf.encoders.encode import encode
 from moco_tf.encoders.heads import clone, projection_encoder
+from moco_tf.encoders.recompute import cut
 from moco_tf.exchange import gather, in_order
 from moco_tf.methods.base import RECENT, ContrastiveModel
 from moco_tf.methods.views import unit_rows
@@ -80,6 +81,11 @@ class EndToEnd(ContrastiveModel):
     def parts(self) -> dict[str, tf.Module]:
         """Both encoders and the newest keys."""
         return {**super().parts(), "key_encoder": self.key_encoder}
+
+    def recompute_activations(self) -> None:
+        """As of the base, for both encoders."""
+        super().recompute_activations()
+        cut(self.key_encoder, self.encoder.block_ends)
 
     def train_step(self, batch: dict) -> dict[str, tf.Tensor]:
         """The mechanism of figure 2a on this replica's share of a batch."""

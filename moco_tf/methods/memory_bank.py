@@ -6,7 +6,7 @@ import tensorflow as tf
 from tensorflow import keras
 
 from moco_tf.contrast import KeyQueue, SlotBank, contrast
-from moco_tf.encoders.batchnorm import encode
+from moco_tf.encoders.encode import encode
 from moco_tf.encoders.heads import projection_encoder
 from moco_tf.exchange import gather
 from moco_tf.methods.base import RECENT, ContrastiveModel

@@ -10,7 +10,7 @@ from tensorflow import keras
 from moco_tf.contrast import KeyQueue, contrast, move_towards
 from moco_tf.contrast.loss import Contrast
 from moco_tf.contrast.queue import NO_IMAGE
-from moco_tf.encoders.batchnorm import encode
+from moco_tf.encoders.encode import encode
 from moco_tf.encoders.heads import clone, projection_encoder
 from moco_tf.exchange import gather, in_order, local_replicas
 from moco_tf.methods.base import ContrastiveModel

@@ -10,7 +10,7 @@ from tensorflow import keras
 
 from moco_tf.contrast import KeyQueue, in_batch, move_towards
 from moco_tf.encoders import ViT
-from moco_tf.encoders.batchnorm import encode
+from moco_tf.encoders.encode import encode
 from moco_tf.encoders.heads import clone, mlp_head, with_head
 from moco_tf.exchange import in_order
 from moco_tf.methods.base import RECENT, ContrastiveModel

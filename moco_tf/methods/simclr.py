@@ -8,7 +8,7 @@ import tensorflow as tf
 from tensorflow import keras
 
 from moco_tf.contrast import KeyQueue, nt_xent
-from moco_tf.encoders.batchnorm import encode
+from moco_tf.encoders.encode import encode
 from moco_tf.encoders.heads import mlp_head, with_head
 from moco_tf.exchange import gather, in_order
 from moco_tf.methods.base import RECENT, ContrastiveModel

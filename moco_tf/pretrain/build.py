@@ -61,6 +61,8 @@ def build_model(
         **arguments,
         **of_run.get(config.method.name, {}),
     )
+    if config.train.recompute:
+        model.recompute_activations()
     model.compile(_optimizer(config, steps), jit_compile=config.train.jit_compile)
     return model
 
