@@ -6,11 +6,11 @@
 The photographs are noise of several scales, saved as JPEG of quality 90. `decode` only
 decodes them and `two_views` is the whole pipeline (decode once, no larger than the
 crops need, two random resized crops with Pillow's filter); `two_views_whole` decodes
-the whole. `pillow` makes the same crops with Pillow, in as many threads as there are
-cores (it lets go of the interpreter while it works), `pillow_draft` of images that it
-decodes at a quarter where they are large; `pillow_v2` adds all of MoCo v2's
-augmentation, which the reference's host does and this project's device. The ways take
-turns, three each; the median turn counts. Results go to
+the whole, `two_views_bilinear` resizes without averaging. `pillow` makes the same crops
+with Pillow, in as many threads as there are cores (it lets go of the interpreter while
+it works), `pillow_draft` of images that it decodes at a quarter where they are large;
+`pillow_v2` adds all of MoCo v2's augmentation, which the reference's host does and this
+project's device. The ways take turns, three each; the median turn counts. Results go to
 benchmarks/results/input_pipeline.csv.
 """
 
@@ -80,6 +80,7 @@ def measured(
             "decode": decoded(folder),
             "two_views": views(folder, size),
             "two_views_whole": views(folder, size, whole=True),
+            "two_views_bilinear": views(folder, size, antialias=False),
             "pillow": pillow_views(folder, size, lambda view, _: view),
             "pillow_draft": pillow_views(
                 folder, size, lambda view, _: view, draft=True
@@ -124,7 +125,9 @@ def decoded(folder: str) -> Iterator[int]:
         yield len(batch)
 
 
-def views(folder: str, image_size: int, whole: bool = False) -> Iterator[int]:
+def views(
+    folder: str, image_size: int, whole: bool = False, antialias: bool = True
+) -> Iterator[int]:
     """The same for this project's pipeline; on request of images decoded whole."""
     source = open_source("folder", "train", data_dir=folder)
     if whole:
@@ -135,7 +138,8 @@ def views(folder: str, image_size: int, whole: bool = False) -> Iterator[int]:
             return {**element, "image": decode(element["image"], 3)}
 
         source = dataclasses.replace(source, load=decoded_whole)
-    for batch in two_views(source, batch_size=BATCH, image_size=image_size):
+    options = {"image_size": image_size, "antialias": antialias}
+    for batch in two_views(source, batch_size=BATCH, **options):
         yield len(batch["id"])
 
 

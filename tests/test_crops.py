@@ -168,6 +168,39 @@ def test_crops_of_reduced_jpegs_are_in_their_places(axis):
         assert np.abs(reduced.astype(int) - whole).max() <= 1
 
 
+def test_without_antialiasing_each_pixel_is_of_the_nearest_four():
+    image = np.random.default_rng(0).integers(0, 256, (40, 50, 3), np.uint8)
+    top, left, height, width = box = [5, 8, 30, 33]
+    crop = resized_crop(tf.constant(image), tf.constant(box), 12, antialias=False)
+    part = image[top : top + height, left : left + width].astype(float)
+
+    def weights(sides):
+        matrix = np.zeros((12, sides))
+        for row, place in enumerate((np.arange(12) + 0.5) * sides / 12 - 0.5):
+            low = int(np.floor(place))
+            matrix[row, low] += 1 - (place - low)
+            matrix[row, low + 1] += place - low
+        return matrix
+
+    expected = np.einsum("ih,hwc,jw->ijc", weights(height), part, weights(width))
+    assert np.abs(crop.numpy() - np.round(expected)).max() <= 1
+
+
+def test_reduced_jpegs_without_antialiasing_show_the_same_crops():
+    image = jpeg(photograph())
+    for seed in range(5):
+        smooth, quick = (
+            np.stack(
+                random_crops(
+                    image, tf.random.stateless_uniform((2, DRAWS), (seed, 0)), 3,
+                    (0.2, 1.0), (3 / 4, 4 / 3), 70, antialias,
+                )
+            )
+            for antialias in (True, False)
+        )  # fmt: skip
+        assert np.abs(smooth.astype(int) - quick).mean() < 4
+
+
 def test_reduction_serves_grey_images_and_mixed_folders_in_a_graph():
     crop = tf.function(
         lambda image: random_crops(

@@ -41,6 +41,9 @@ class Data:
         channels: Channels per image; the colour operations of a recipe apply to 3 only.
         crop_scale: Least and greatest share of the image's area in a random crop.
         crop_ratio: Least and greatest width/height of a random crop.
+        resize: How a crop is reduced to image_size: pillow averages, as the reference
+            does; bilinear takes the nearest four pixels, in a third of the time, as
+            ports on OpenCV do.
         shuffle_buffer: Examples held in memory to shuffle from; at least the number of
             examples for a full shuffle.
         cache: Keep the undecoded examples in memory after the first epoch; refused
@@ -62,6 +65,7 @@ class Data:
     crop_ratio: tuple[float, float] = limited(
         (0.75, 4 / 3), rising("ratios", "[0.75, 1.3333]")
     )
+    resize: Literal["pillow", "bilinear"] = "pillow"
     shuffle_buffer: int = limited(50000, at_least(1))
     cache: bool = False
     decode_threads: Optional[int] = limited(None, at_least(1))

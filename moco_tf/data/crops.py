@@ -66,18 +66,27 @@ def random_boxes(
     return tf.cast(tf.concat([corner, sides], axis=1), tf.int32)
 
 
-def resize(image: tf.Tensor, height: tf.Tensor, width: tf.Tensor) -> tf.Tensor:
+def resize(
+    image: tf.Tensor, height: tf.Tensor, width: tf.Tensor, antialias: bool = True
+) -> tf.Tensor:
     """Resizes with Pillow's bilinear filter, which averages when it reduces.
 
     Args:
         image: uint8 (rows, columns, channels).
         height: int32 scalar or int, of the result.
         width: the same.
+        antialias: False does not average, as OpenCV does not: each pixel of the result
+            is made of the nearest four, in a third of the time.
 
     Returns:
         uint8 (height, width, channels), at most 1 grey level off Pillow.
     """
     size = tf.stack([height, width])
+    if not antialias:
+        resized = tf.raw_ops.ResizeBilinear(
+            images=image[None], size=size, half_pixel_centers=True
+        )
+        return _grey_levels(resized[0])
     factor = tf.cast(size, tf.float32) / tf.cast(tf.shape(image)[:2], tf.float32)
     return _grey_levels(_sampled(image, size, factor, tf.zeros(2)))
 
@@ -114,6 +123,7 @@ def random_crops(
     scale: tuple[float, float],
     ratio: tuple[float, float],
     size: int,
+    antialias: bool = True,
 ) -> list[tf.Tensor]:
     """Random resized crops of an image that is decoded once, and no larger than needed.
 
@@ -128,18 +138,18 @@ def random_crops(
         scale: see `random_boxes`.
         ratio: the same.
         size: side of the crops.
+        antialias: see `resize`.
 
     Returns:
         For each view, uint8 (size, size, channels).
     """
-    views = uniforms.shape[0]
 
     def boxes_in(sides):
         return random_boxes(uniforms, sides[0], sides[1], scale, ratio)
 
     def of_pixels(pixels):
         boxes = boxes_in(tf.shape(pixels))
-        return [resized_crop(pixels, boxes[view], size) for view in range(views)]
+        return [resized_crop(pixels, box, size, antialias) for box in tf.unstack(boxes)]
 
     def of_jpeg():
         boxes = boxes_in(tf.io.extract_jpeg_shape(image))
@@ -153,7 +163,10 @@ def random_crops(
             part = tf.cast(tf.concat([corner, extent], axis=0), tf.int32)
             pixels = decode_reduced(image, channels, by, part)
             places = tf.concat([first - corner, places[:, 2:]], axis=1)
-            return [_place_resized(pixels, places[view], size) for view in range(views)]
+            return [
+                _place_resized(pixels, place, size, antialias)
+                for place in tf.unstack(places)
+            ]
 
         return tf.case(
             [(spare >= by, lambda by=by: reduced(by)) for by in (8, 4, 2)],
@@ -167,23 +180,30 @@ def random_crops(
     )
 
 
-def _place_resized(image, place, size):
+def _place_resized(image, place, size, antialias):
     """As `resized_crop`, of a box between pixels: float32 (4,)."""
     first, end = tf.floor(place[:2]), tf.math.ceil(place[:2] + place[2:])
     begin, behind = tf.cast(first, tf.int32), tf.cast(end, tf.int32)
     window = image[begin[0] : behind[0], begin[1] : behind[1]]
-    factor = size / place[2:]
-    window = _sampled(window, (size, size), factor, (first - place[:2]) * factor)
-    return tf.ensure_shape(_grey_levels(window), (size, size, image.shape[-1]))
+    if antialias:
+        factor = size / place[2:]
+        window = _sampled(window, (size, size), factor, (first - place[:2]) * factor)
+        window = _grey_levels(window)
+    else:  # half a pixel of the smaller image off
+        window = resize(window, size, size, antialias)
+    return tf.ensure_shape(window, (size, size, image.shape[-1]))
 
 
-def resized_crop(image: tf.Tensor, box: tf.Tensor, size: int) -> tf.Tensor:
+def resized_crop(
+    image: tf.Tensor, box: tf.Tensor, size: int, antialias: bool = True
+) -> tf.Tensor:
     """Cuts a box out and resizes it; pixels outside the box do not leak in.
 
     Args:
         image: uint8 (rows, columns, channels).
         box: int32 (4,): top, left, height, width.
         size: side of the result.
+        antialias: see `resize`.
 
     Returns:
         uint8 (size, size, channels).
@@ -191,7 +211,7 @@ def resized_crop(image: tf.Tensor, box: tf.Tensor, size: int) -> tf.Tensor:
     channels = image.shape[-1]
     box = tf.unstack(box)
     begin, extent = tf.stack([box[0], box[1], 0]), tf.stack([box[2], box[3], channels])
-    crop = resize(tf.slice(image, begin, extent), size, size)
+    crop = resize(tf.slice(image, begin, extent), size, size, antialias)
     return tf.ensure_shape(crop, (size, size, channels))
 
 

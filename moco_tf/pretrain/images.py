@@ -89,6 +89,7 @@ class Images:
             "channels": data.channels,
             "crop_scale": data.crop_scale,
             "crop_ratio": data.crop_ratio,
+            "antialias": data.resize == "pillow",
             "seed": config.seed,
             "shuffle_buffer": data.shuffle_buffer,
             "cache": data.cache,
