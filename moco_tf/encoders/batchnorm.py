@@ -19,12 +19,12 @@ class Part(NamedTuple):
     Running statistics follow the mean over all of them, as they do over groups.
 
     Attributes:
-        index: int32 (), from 0.
-        count: of all parts.
+        number: int32 (), from 0.
+        total: how many there are.
     """
 
-    index: tf.Tensor
-    count: int
+    number: tf.Tensor
+    total: int
 
 
 class Settings(NamedTuple):
@@ -176,8 +176,8 @@ class BatchNormalization(keras.layers.BatchNormalization):
     def _follow(self, variable, values, part):
         count, kept = len(values), self.momentum
         if part is not None:
-            count *= part.count
-            kept = tf.where(part.index == 0, tf.constant(kept, variable.dtype), 1)
+            count *= part.total
+            kept = tf.where(part.number == 0, tf.constant(kept, variable.dtype), 1)
         change = (1 - self.momentum) / count * tf.add_n(values)
         variable.assign(kept * variable + change)
 

@@ -50,6 +50,8 @@ class ContrastiveModel(keras.Model):
         measures_gradients: whether steps record "gradient_norm", that of the global
             batch's gradient. Set it before the first step.
         steps_made: by `fit` of this model, ever growing.
+        own_logs: whether steps give the means of their replica alone, for which none
+            waits for another; `fit` joins them.
         doing: what `fit` does now: waits for "images", runs a "step", or what comes
             "after" it, callbacks.
     """
@@ -81,6 +83,7 @@ class ContrastiveModel(keras.Model):
         self.variable_type = keras.mixed_precision.global_policy().variable_dtype
         self.input_seconds = 0.0
         self.measures_gradients = False
+        self.own_logs = False
         self.steps_made, self.doing = 0, "after"
         self._means: dict[str, keras.metrics.Metric] = {}
         self._add_means(
@@ -251,12 +254,20 @@ class ContrastiveModel(keras.Model):
         values[FINITE] = tf.math.is_finite(values["loss"])
         for name, value in values.items():
             self._means[name].update_state(tf.cast(value, self._means[name].dtype))
-        hidden = {FINITE} if self.measures_gradients else {FINITE, GRADIENT}
+        if not self.own_logs:
+            return self.get_metrics_result()
         return {
-            name: mean.result()
-            for name, mean in self._means.items()
-            if name not in hidden
+            name: tf.math.divide_no_nan(mean.total, mean.count)
+            for name, mean in self._shown().items()
         }
+
+    def get_metrics_result(self) -> dict[str, tf.Tensor]:
+        """The running means, over all replicas of all hosts."""
+        return {name: mean.result() for name, mean in self._shown().items()}
+
+    def _shown(self):
+        hidden = {FINITE} if self.measures_gradients else {FINITE, GRADIENT}
+        return {name: m for name, m in self._means.items() if name not in hidden}
 
     def record_contrast(self, *results: Contrast, **values: tf.Tensor) -> dict:
         """Records what contrasts gave, their mean where there are several, and more."""

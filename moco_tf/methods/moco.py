@@ -169,7 +169,7 @@ class MoCo(ContrastiveModel):
         return [views, views.swapped()] if self.symmetric else [views]
 
     def _unit(self, encoder, images, training, part=None):
-        groups = self.bn_groups // (part.count if part else 1)
+        groups = self.bn_groups // (part.total if part else 1)
         return unit_rows(encode(encoder, images, groups, training, part=part))
 
     def _keys(self, views, training=True):
@@ -200,7 +200,7 @@ class MoCo(ContrastiveModel):
             def of_part(part, views, own=own):
                 with tf.GradientTape() as tape:
                     result = self._contrast(views, own, part=part)
-                    loss = self.scaled(result.loss) / part.count
+                    loss = self.scaled(result.loss) / part.total
                 return tape.gradient(loss, self.trained_variables), result
 
             kind = own.dtype

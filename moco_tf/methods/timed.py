@@ -17,23 +17,29 @@ def timed_train_function(model: keras.Model) -> Callable[[Iterator], dict]:
             `steps_made` and `doing` are kept, and its `train_tf_function` is set.
 
     Returns:
-        Iterator over batches -> logs, those of the first replica.
+        Iterator over batches -> logs, the means over this host's replicas. Those of an
+        epoch, over all hosts, Keras asks the model for.
     """
     strategy = model.distribute_strategy
+    names: list[str] = []  # of the logs, known once a step is traced
 
     def run_step(batch):
         logs = model.train_step(batch)
         model._train_counter.assign_add(1)
-        return logs
+        names[:] = sorted(logs)
+        return tf.stack([logs[name] for name in names])
 
     if model.jit_compile:
         run_step = tf.function(run_step, jit_compile=True)
 
     def run(batch):
-        logs = strategy.run(run_step, args=(batch,))
-        return tf.nest.map_structure(
-            lambda value: strategy.experimental_local_results(value)[0], logs
-        )
+        model.own_logs = True
+        try:
+            means = strategy.run(run_step, args=(batch,))
+        finally:
+            model.own_logs = False
+        own = strategy.experimental_local_results(means)
+        return dict(zip(names, tf.unstack(tf.add_n(own) / len(own))))
 
     if not model.run_eagerly:
         run = tf.function(run)
