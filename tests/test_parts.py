@@ -48,7 +48,7 @@ def trained(
         {"replicas": 2},
         {"replicas": 2, "collectives": True},
     ],
-    ids=str,
+    ids=["whole", "symmetric", "plain batch norm", "replicas", "collectives"],
 )
 def test_parts_learn_what_their_groups_learn_at_once(policy, accumulate, settings):
     policy("float64")

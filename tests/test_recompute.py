@@ -48,7 +48,7 @@ def trained(again, method, encoder=narrow, replicas=1, collectives=False, **sett
         pytest.param("MoCoV3", {"replicas": 2}, marks=pytest.mark.slow),
         pytest.param("MemoryBank", {}, marks=pytest.mark.slow),
     ],
-    ids=str,
+    ids=lambda value: value if isinstance(value, str) else "-".join(value) or "plain",
 )
 def test_step_stays_the_same(policy, method, settings):
     policy("float64")
