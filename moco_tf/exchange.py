@@ -15,6 +15,7 @@ from moco_tf.stops import TRY_AGAIN
 
 # Of one exchange of features between hosts, for which devices need memory.
 _ROWS_AT_ONCE = 4096
+_BITS = 22  # of an integer that float32 holds without loss, sign included
 
 
 class HostFailed(Mistake):
@@ -103,16 +104,13 @@ def _placed(values, position, context=None):
     if replicas > 1:
         whole = context.all_reduce(tf.distribute.ReduceOp.SUM, _where(whole))
     rows = tf.reshape(whole[:, :-1], (count, *floats.shape[1:]))
-    return _joined(rows, values.dtype) if values.dtype.is_integer else rows, whole[
-        :, -1
-    ]
-
-
-_BITS = 22  # of an integer that float32 holds without loss, sign included
+    if values.dtype.is_integer:
+        rows = _joined(rows, values.dtype)
+    return rows, whole[:, -1]
 
 
 def _pieces(values):
-    """Integers as floats (..., 3), which can be added to zeros on any device."""
+    """Integers as float32 (..., 3), which any device can add to zeros without loss."""
     shifts = tf.constant([0, _BITS, 2 * _BITS], tf.int64)
     shifted = tf.bitwise.right_shift(tf.cast(values, tf.int64)[..., None], shifts)
     low = tf.bitwise.bitwise_and(shifted[..., :2], 2**_BITS - 1)

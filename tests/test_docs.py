@@ -47,6 +47,7 @@ LEFT_OUT = {
     "python train.py --config configs/folder_photos.yaml --runs_dir=gs:": "no bucket",
     "python evaluate.py knn gs:": "no bucket here",
     "moco-tf export gs:": "no bucket here",
+    "moco-tf pack": "test_pack.py types it",
     "moco-tf data-service": "a server; test_data_service.py types it",
 }
 # Names that stand for a user's own.

@@ -22,6 +22,7 @@ from moco_tf.stops import CTRL_C, Stopped
 COMMANDS = {
     "train": "pretrain an encoder, or run a sweep of pretrainings",
     "launch": "start a command as several workers on this machine",
+    "pack": "write images as a few large files, no larger than training needs",
     "data-service": "let other machines read and crop the images of a run",
     "evaluate": "judge an encoder: knn, linear, finetune, detect, compare, tables",
     "import": "turn a checkpoint of another project into a SavedModel",

@@ -138,8 +138,12 @@ class BatchNormalization(keras.layers.BatchNormalization):
         if whole and is_fused(inputs) and 0 < self.momentum < 1:
             return self._fused(inputs)
         kernel = normalise_over_replicas if sync else normalise
-        parts = split(inputs, groups)
-        normalised = [kernel(part, self._affine(), self.epsilon) for part in parts]
+        # No name of a comprehension may be one of the function's: from Python 3.12 on
+        # AutoGraph takes it for the same.
+        normalised = [
+            kernel(group, self._affine(), self.epsilon)
+            for group in split(inputs, groups)
+        ]
         outputs, means, variances = zip(*normalised)
         if follow:
             self._follow(self.moving_mean, means, part)

@@ -55,7 +55,7 @@ def normalise(
 def normalise_over_replicas(
     inputs: tf.Tensor, affine: tuple[tf.Tensor, tf.Tensor], epsilon: float
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """As `_normalise` in training, with the statistics of all replicas' inputs."""
+    """As `normalise` in training, with the statistics of all replicas' inputs."""
     gamma, beta = (tf.convert_to_tensor(values) for values in affine)
     if is_fused(inputs):
         return _fused_over_replicas(inputs, gamma, beta, epsilon)

@@ -33,16 +33,20 @@ def over_parts(
         lambda each: tf.reshape(each, (count, -1, *each.shape[1:])), rows
     )
 
-    def one(index, sums, arrays):
+    def work(index, sums, arrays):
         own = tf.nest.map_structure(lambda each: each[index], cut)
         added, results = step(Part(index, count), own)
-        sums = [one + other for one, other in zip(sums, added)]
-        return index + 1, sums, [a.write(index, r) for a, r in zip(arrays, results)]
+        sums = [before + more for before, more in zip(sums, added)]
+        return (
+            index + 1,
+            sums,
+            [array.write(index, result) for array, result in zip(arrays, results)],
+        )
 
     arrays = [tf.TensorArray(kind, count) for kind in kinds]
     _, sums, arrays = tf.while_loop(
         lambda index, *_: index < count,
-        one,
+        work,
         (tf.constant(0), list(sums), arrays),
         parallel_iterations=1,
     )
