@@ -37,7 +37,7 @@ MOCO = 3 / 4
 SPEEDS = {name: rate * MOCO for name, rate in SUPERVISED.items()}
 SPEEDS["H100, mixed precision (assumed)"] = 2 * SPEEDS["A100, mixed precision"]
 # Of results/input_pipeline.csv: two views of a photograph of 375 x 500 pixels.
-PER_CORE = 573 / 2
+PER_CORE = 571 / 2
 # Mean of ImageNet's training files, and of two crops as a data service sends them.
 FILE_BYTES, CROPS_BYTES = 138e9 / 1281167, 2 * 224 * 224 * 3
 # Bytes/s of a GPU's links to the others of a host (NVLink), and of a host to others.

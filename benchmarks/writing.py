@@ -41,8 +41,8 @@ def write_results(name: str, rows: list[dict]) -> None:
 
 def filled(page: str) -> str:
     """The page with the tables that the results have now."""
-    place = re.compile(r"(<!-- (\w+) -->\n).*?(?=<!-- end -->)", re.DOTALL)
-    return place.sub(lambda found: found[1] + table(found[2]), page)
+    place = re.compile(r"(<!-- (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
+    return place.sub(lambda found: found[1] + table(found[2]) + found[3], page)
 
 
 def table(name: str) -> str:
