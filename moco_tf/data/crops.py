@@ -129,7 +129,7 @@ def random_crops(
 
     A JPEG whose crops are all at least twice as large as the result is decoded at a
     half, a quarter or an eighth, to no fewer pixels than that, as Pillow's `draft`
-    does: 0.2 to 1.1 grey levels off the crops of a photograph decoded whole, on average.
+    does: on average 0.2 to 1.1 grey levels off the crops of a whole photograph.
 
     Args:
         image: encoded (scalar string), or uint8 (rows, columns, channels).
