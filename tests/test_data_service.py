@@ -121,6 +121,7 @@ def test_batches_stay_the_same_while_servers_end(doomed, pictures, caplog, monke
             assert other.wait(30) == 130
         got.append({name: value.numpy() for name, value in next(batches).items()})
     assert_same(expected, got)
+    assert caplog.text.count("has sent nothing for") == 1
     assert "has sent nothing for 3 s" in caplog.text
     port = doomed.address.rpartition(":")[2]
     second = subprocess.run(

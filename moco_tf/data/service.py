@@ -155,9 +155,8 @@ def _in_order(arrived, steps, here, address):
             if batch is None:  # what has not come by now never will
                 patience = _NO_PATIENCE
                 break
-            patience = _PATIENCE
             if number >= step:  # or it comes late, made here in the meantime
-                early[number] = batch
+                early[number], patience = batch, _PATIENCE
         if step in early:
             yield early.pop(step)
             continue
