@@ -14,8 +14,8 @@ TIERS = (
     ),
     ("cluster", "exchange", "paths"),
     ("shell",),
+    ("config",),
     (
-        "config",
         "distribution",
         "optimizers",
         "precision",

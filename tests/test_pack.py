@@ -8,10 +8,11 @@ from PIL import Image
 from test_pretrain import small
 
 from moco_tf import cli
+from moco_tf.config.packing import Packing
 from moco_tf.data import DataError, from_arrays, open_source
 from moco_tf.data import pack as pack_module
 from moco_tf.data.decoding import decode
-from moco_tf.data.pack import Packing, pack
+from moco_tf.data.pack import pack
 from moco_tf.pretrain import pretrain
 
 PACKING = Packing(shorter_side=32, shard_images=7)
@@ -49,7 +50,7 @@ def test_images_are_those_of_the_source_no_larger_than_asked(photographs, tmp_pa
     pack({"train": source}, tmp_path / "set", PACKING)
     read = unpacked(tmp_path)
     assert read.num_examples == 24 and read.class_names == ("cats", "dogs")
-    pairs = zip(by_label_and_size(source), by_label_and_size(read), strict=True)
+    pairs = zip(by_label_and_size(source), by_label_and_size(read))
     for (label, before), (same, after) in pairs:
         assert same == label
         shorter = min(before.shape[:2])
@@ -145,6 +146,9 @@ def test_mistakes_are_told(photographs, tmp_path, capsys):
     with pytest.raises(DataError, match="is not on this machine"):
         pack({"train": source}, "gs://bucket/set", PACKING)
     assert cli.main(["pack", str(photographs), "x", "--quality=0"]) == 2
-    assert "--quality=0 is not from 1 to 100" in capsys.readouterr().err
+    assert (
+        "--quality=0 is out of range; use a value from 1 to 100"
+        in capsys.readouterr().err
+    )
     assert cli.main(["pack", str(tmp_path / "nowhere"), str(tmp_path / "y")]) == 2
     assert "nowhere" in capsys.readouterr().err

@@ -6,9 +6,10 @@ import argparse
 import dataclasses
 from collections.abc import Sequence
 
+from moco_tf.config.limits import check_limits
+from moco_tf.config.packing import Packing
 from moco_tf.config.reader import FlagParser
 from moco_tf.log import import_tensorflow, set_up_log
-from moco_tf.mistakes import Mistake
 from moco_tf.shell import command
 
 
@@ -19,11 +20,15 @@ def main(argv: Sequence[str]) -> int:
         argv: words after the program's name.
     """
     options = _parser().parse_args(argv)
-    _check(options)
+    names = [field.name for field in dataclasses.fields(Packing)]
+    packing = Packing(**{name: getattr(options, name) for name in names})
+    check_limits(packing, "--")
     import_tensorflow()
     set_up_log()
+    import tensorflow_datasets as tfds
+
     from moco_tf.data import open_source
-    from moco_tf.data.pack import Packing, pack
+    from moco_tf.data.pack import pack
 
     kind, _, name = options.source.rpartition(":")
     place = {"name": name, "data_dir": options.data_dir}
@@ -33,11 +38,9 @@ def main(argv: Sequence[str]) -> int:
         split: open_source(kind, split, channels=options.channels, **place)
         for split in options.splits
     }
-    names = [field.name for field in dataclasses.fields(Packing)]
-    packing = Packing(**{name: getattr(options, name) for name in names})
     folder = pack(sources, options.out, packing)
     images = sum(source.num_examples for source in sources.values())
-    size = sum(file.stat().st_size for file in folder.glob("*.tfrecord-*"))
+    size = tfds.builder_from_directory(folder).info.dataset_size
     out = folder.parent
     words = ["--data.source=tfds", f"--data.name={out.name}"]
     words += [f"--data.data_dir={out.parent}", f"--data.split={options.splits[0]}"]
@@ -66,26 +69,28 @@ def _parser():
         help="Which parts to pack: sub-folders, or TFDS's names.",
     )  # fmt: skip
     parser.add_argument(
-        "--shorter_side", type=int, default=256,
+        "--shorter_side", type=int, default=Packing.shorter_side,
         help="Of the packed images, in pixels; smaller ones stay as they are. Crops of "
         "224 want 256 or more.",
     )  # fmt: skip
-    parser.add_argument("--quality", type=int, default=90, help="Of JPEG, 1 to 100.")
     parser.add_argument(
-        "--channels", type=int, default=3, choices=(1, 3, 4), help="4 become PNG."
+        "--quality", type=int, default=Packing.quality, help="Of JPEG, 1 to 100."
     )
     parser.add_argument(
-        "--shard_images", type=int, default=1000, help="Images in a file."
+        "--channels",
+        type=int,
+        default=Packing.channels,
+        choices=(1, 3, 4),
+        help="4 become PNG.",
     )
-    parser.add_argument("--seed", type=int, default=0, help="Of the images' order.")
+    parser.add_argument(
+        "--shard_images",
+        type=int,
+        default=Packing.shard_images,
+        help="Images in a file.",
+    )
+    parser.add_argument(
+        "--seed", type=int, default=Packing.seed, help="Of the images' order."
+    )
     parser.add_argument("--data_dir", help="Root of TFDS's sets, where they are not ~.")
     return parser
-
-
-def _check(options):
-    limits = {"shorter_side": (16, 8192), "quality": (1, 100),
-              "shard_images": (1, 10**6), "seed": (0, 2**63 - 1)}  # fmt: skip
-    for name, (least, most) in limits.items():
-        value = getattr(options, name)
-        if not least <= value <= most:
-            raise Mistake(f"--{name}={value} is not from {least} to {most}.")

@@ -6,7 +6,7 @@ import math
 
 import tensorflow as tf
 
-from moco_tf.data.decoding import decode, decode_reduced
+from moco_tf.data.decoding import as_reduced, decode, decode_reduced
 
 ATTEMPTS = 10
 DRAWS = 2 * ATTEMPTS + 2
@@ -168,10 +168,7 @@ def random_crops(
                 for place in tf.unstack(places)
             ]
 
-        return tf.case(
-            [(spare >= by, lambda by=by: reduced(by)) for by in (8, 4, 2)],
-            default=lambda: of_pixels(decode(image, channels)),
-        )
+        return as_reduced(spare, reduced, lambda: of_pixels(decode(image, channels)))
 
     if image.dtype != tf.string or channels == 4:  # no JPEG has 4
         return of_pixels(decode(image, channels))

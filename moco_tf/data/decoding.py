@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import tensorflow as tf
 
 # Of an image; the largest cameras have some 200 million. 3 bytes each once decoded.
@@ -101,3 +104,18 @@ def decode_reduced(
         image, part, channels=channels, ratio=by, dct_method="INTEGER_ACCURATE"
     )
     return tf.ensure_shape(decoded, (None, None, channels))
+
+
+def as_reduced(
+    spare: tf.Tensor, reduced: Callable[[int], Any], whole: Callable[[], Any]
+) -> Any:
+    """What `reduced` gives by the largest of 8, 4 and 2 that `spare` allows.
+
+    Args:
+        spare: int32 scalar, how many times as large as needed the whole image is.
+        reduced: takes the divisor, as `decode_reduced` does.
+        whole: what to take where nothing is to spare.
+    """
+    return tf.case(
+        [(spare >= by, lambda by=by: reduced(by)) for by in (8, 4, 2)], default=whole
+    )

@@ -13,8 +13,9 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
+from moco_tf.config.packing import Packing
 from moco_tf.data.crops import resize
-from moco_tf.data.decoding import decode, decode_reduced
+from moco_tf.data.decoding import as_reduced, decode, decode_reduced
 from moco_tf.data.sources import DataError, Source
 from moco_tf.data.threads import CORES, untuned
 from moco_tf.log import watched
@@ -22,25 +23,6 @@ from moco_tf.paths import to_path
 
 VERSION = "1.0.0"
 _SETTINGS = "pack.json"
-
-
-@dataclasses.dataclass(frozen=True)
-class Packing:
-    """How images are packed.
-
-    Attributes:
-        shorter_side: of the packed images; smaller ones stay as they are.
-        quality: of JPEG, 1 to 100.
-        channels: 1, 3, or 4, which are packed as PNG.
-        shard_images: images in a file.
-        seed: of their order, where the source can read any of them at once.
-    """
-
-    shorter_side: int = 256
-    quality: int = 90
-    channels: int = 3
-    shard_images: int = 1000
-    seed: int = 0
 
 
 def pack(
@@ -221,19 +203,16 @@ def _packed(image, packing):
             return encoded(decode_reduced(image, channels, by, part))
 
         as_it_is = (tf.reduce_min(shape[:2]) <= side) & (shape[2] == channels)
-        return tf.case(
-            [
-                (as_it_is, lambda: image),
-                *((spare >= by, lambda by=by: reduced(by)) for by in (8, 4, 2)),
-            ],
-            default=lambda: encoded(decode(image, channels)),
+        return tf.cond(
+            as_it_is, lambda: image, lambda: as_reduced(spare, reduced, whole)
         )
 
-    if image.dtype != tf.string or channels == 4:
+    def whole():
         return encoded(decode(image, channels))
-    return tf.cond(
-        tf.io.is_jpeg(image), of_jpeg, lambda: encoded(decode(image, channels))
-    )
+
+    if image.dtype != tf.string or channels == 4:
+        return whole()
+    return tf.cond(tf.io.is_jpeg(image), of_jpeg, whole)
 
 
 def _record(element, source):
