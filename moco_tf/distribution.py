@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import logging
+import os
 import pathlib
 from collections.abc import Sequence
 
@@ -63,6 +64,9 @@ def make_strategy(
             "the CPU; install its CUDA libraries, in moco_tf's checkout by "
             f"`{install('gpu')}`."
         )
+    if present:
+        # Each GPU's kernels are launched by threads of its own; effect not measured.
+        os.environ.setdefault("TF_GPU_THREAD_MODE", "gpu_private")
     for gpu in present:
         # Once TensorFlow is running, as in a notebook, it has taken its memory.
         with contextlib.suppress(RuntimeError):

@@ -1,7 +1,9 @@
 """Which worker a process is, and what replicas and hosts rule out or ask for."""
 
 import json
+import os
 
+import numpy as np
 import pytest
 import tensorflow as tf
 from conftest import mirrored
@@ -10,6 +12,7 @@ from tiny import noise_batches, small_encoder
 import moco_tf
 from moco_tf import distribution, exchange
 from moco_tf.config import ConfigError, load_config, validate
+from moco_tf.data.order import finished
 from moco_tf.data.threads import untuned
 from moco_tf.methods import moco
 from moco_tf.optimizers import SGD
@@ -80,11 +83,17 @@ def test_groups_of_a_single_image_are_refused():
         validate(config, replicas=1)
 
 
-def test_several_replicas_are_not_compiled_by_xla():
-    config = load_config(None, ["train.jit_compile=true"])
+def test_batch_norm_over_replicas_is_not_compiled_by_xla():
+    words = ["train.jit_compile=true", "method.name=simclr"]
+    config = load_config(None, words)
     validate(config, replicas=1)
-    with pytest.raises(ConfigError, match="jit_compile=true .* on 2 replicas; leave"):
+    with pytest.raises(ConfigError, match="simclr, whose .* over all 2 replicas; lea"):
         validate(config, replicas=2)
+    validate(load_config(None, words[:1]), replicas=2)
+    with distribution.mirrored(("CPU:0", "CPU:1")).scope():
+        model = moco_tf.SimCLR(small_encoder(), dim=4)
+    with pytest.raises(ValueError, match="SimCLR on 2 replicas, as its batch norm"):
+        model.compile(moco_tf.optimizers.SGD(), jit_compile=True)
 
 
 def test_a_gpu_that_is_not_there_is_said_with_what_is(monkeypatch):
@@ -103,8 +112,25 @@ def test_replicas_beside_workers_with_gpus_are_refused(monkeypatch):
     monkeypatch.setenv("TF_CONFIG", json.dumps({"cluster": ALONE, "task": task}))
     monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: ["0", "1"])
     monkeypatch.setattr(tf.config.experimental, "set_memory_growth", lambda *_: None)
+    monkeypatch.setenv("TF_GPU_THREAD_MODE", "global")
     with pytest.raises(distribution.DistributionError, match="take all 2 GPUs"):
         distribution.make_strategy(replicas=1)
+    assert os.environ["TF_GPU_THREAD_MODE"] == "global"  # a user's own choice stays
+
+
+def test_gpus_have_threads_for_kernels_and_images_apart(monkeypatch):
+    monkeypatch.setenv("TF_GPU_THREAD_MODE", "")
+    monkeypatch.delenv("TF_GPU_THREAD_MODE")
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: ["0"])
+    monkeypatch.setattr(tf.config, "get_visible_devices", lambda kind: ["0"])
+    monkeypatch.setattr(tf.config.experimental, "set_memory_growth", lambda *_: None)
+    distribution.make_strategy()
+    assert os.environ["TF_GPU_THREAD_MODE"] == "gpu_private"
+    batches = finished(tf.data.Dataset.range(9).map(lambda n: n * n).batch(3))
+    assert batches.options().threading.private_threadpool_size >= 1
+    assert np.concatenate(list(batches.as_numpy_iterator())).tolist() == [
+        n * n for n in range(9)
+    ]
 
 
 @pytest.mark.parametrize("collectives", [False, True])

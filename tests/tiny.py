@@ -85,3 +85,12 @@ def central_differences(function, *arrays, step=1e-6):
             array[index] = kept
         gradients.append(gradient)
     return gradients
+
+
+def assert_same_training(found, expected):
+    """Logs and variables of two trainings in float64, to rounding."""
+    for name, values in expected[0].items():
+        assert found[0][name] == pytest.approx(values, rel=1e-9), name
+    assert len(found[1]) == len(expected[1])
+    for one, other in zip(found[1], expected[1]):
+        np.testing.assert_allclose(one, other, rtol=1e-9, atol=1e-12)

@@ -6,7 +6,7 @@ import difflib
 import pathlib
 
 from moco_tf.config.limits import ConfigError, check_limits, require
-from moco_tf.config.methods import MoCoSettings
+from moco_tf.config.methods import Grouped, MoCoSettings
 from moco_tf.config.tree import ENCODERS, Config, Data, Encoder
 from moco_tf.mistakes import require_plain
 from moco_tf.paths import to_path
@@ -224,11 +224,13 @@ def _check_replicas(config: Config, replicas: int | None, hosts: int) -> None:
         "replica, which are normalised apart in whichever part they are; set "
         f"method.bn_groups={parts * max(1, groups // parts)}, or accumulate fewer.",
     )
-    # XLA cannot compile what updates a variable on several replicas.
     require(
-        replicas == 1 or not config.train.jit_compile,
-        f"train.jit_compile=true does not work on {replicas} replicas; leave it out, "
-        "or use distribution.replicas=1.",
+        replicas == 1
+        or not config.train.jit_compile
+        or isinstance(config.method, Grouped),
+        f"train.jit_compile=true does not work for method.name={config.method.name}, "
+        f"whose batch norm is over all {replicas} replicas; leave it out, or use "
+        "distribution.replicas=1.",
     )
 
 

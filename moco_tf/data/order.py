@@ -5,7 +5,7 @@ from __future__ import annotations
 import tensorflow as tf
 
 from moco_tf.data.sources import DataError, Source
-from moco_tf.data.threads import untuned
+from moco_tf.data.threads import CORES, untuned
 
 # What a random number is for: each purpose has its own stream of keys.
 ORDER, VIEWS, SHUFFLE_KEYS = range(3)
@@ -154,6 +154,10 @@ def finished(dataset: tf.data.Dataset) -> tf.data.Dataset:
     # and replicas share the batches.
     policy = tf.data.experimental.AutoShardPolicy.OFF
     options.experimental_distribute.auto_shard_policy = policy
+    if tf.config.get_visible_devices("GPU"):
+        # Threads of their own, so that those which launch a GPU's kernels never wait
+        # behind an image; effect not measured.
+        options.threading.private_threadpool_size = CORES
     return untuned(dataset.prefetch(_AHEAD).with_options(options))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import weakref
+from collections.abc import Iterator
 
 import tensorflow as tf
 from tensorflow import keras
@@ -12,6 +13,8 @@ from tensorflow import keras
 from moco_tf.encoders.batchnorm import BatchNormalization, Part, Settings, asked, split
 from moco_tf.encoders.recompute import is_cut, recomputed
 
+# Whether XLA is to compile the encoders that this thread runs.
+_thread = threading.local()
 # Keras's own layers that threads have joined: how many, and the settings of before.
 _joined: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
 _lock = threading.Lock()
@@ -51,11 +54,32 @@ def encode(
     parts = [images] if inside else split(images, groups)
     others = [layer for layer in layers if not isinstance(layer, BatchNormalization)]
     settings = Settings(groups if inside else 1, sync, part)
-    if training and is_cut(encoder):
-        return recomputed(encoder, images, settings)
-    with asked(settings), _synchronised(others, sync):
-        outputs = [encoder(each, training=training) for each in parts]
-    return tf.concat(outputs, axis=0) if len(outputs) > 1 else outputs[0]
+
+    def run(parts):
+        if training and is_cut(encoder):
+            return recomputed(encoder, parts[0], settings)
+        with asked(settings), _synchronised(others, sync):
+            outputs = [encoder(each, training=training) for each in parts]
+        return tf.concat(outputs, axis=0) if len(outputs) > 1 else outputs[0]
+
+    if getattr(_thread, "compiles", False):
+        run = tf.function(run, jit_compile=True)
+    return run(parts)
+
+
+@contextlib.contextmanager
+def compiled() -> Iterator[None]:
+    """Has XLA compile the encoders that this thread runs, and their gradients.
+
+    For steps on several replicas, of which XLA cannot compile the whole: what replicas
+    tell one another, and what they write to variables, stays outside. So must batch
+    norm that is over replicas.
+    """
+    _thread.compiles = True
+    try:
+        yield
+    finally:
+        _thread.compiles = False
 
 
 @contextlib.contextmanager

@@ -144,7 +144,8 @@ class ContrastiveModel(keras.Model):
 
         Raises:
             ValueError: if steps_per_execution is not 1, or the optimiser is one of
-                Keras's former kind, or another model's.
+                Keras's former kind, or another model's, or XLA is to compile batch
+                norm over several replicas.
             TypeError: if the optimiser is one of Keras 3.
         """
         refuse_keras_3(optimizer, "optimizer")
@@ -154,6 +155,14 @@ class ContrastiveModel(keras.Model):
                 f"steps_per_execution={several} is not supported, as one call trains "
                 "on one batch; leave it out."
             )
+        if kwargs.get("jit_compile") and not hasattr(self, "bn_groups"):
+            replicas = self.distribute_strategy.num_replicas_in_sync
+            if replicas > 1:
+                raise ValueError(
+                    f"jit_compile=True does not work for {type(self).__name__} on "
+                    f"{replicas} replicas, as its batch norm is over all of them; "
+                    "leave it out."
+                )
         super().compile(optimizer=optimizer, **kwargs)
         if not hasattr(self.optimizer, "build"):
             raise ValueError(

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Iterator
 
 import tensorflow as tf
 from tensorflow import keras
+
+from moco_tf.encoders.encode import compiled
 
 
 def timed_train_function(model: keras.Model) -> Callable[[Iterator], dict]:
@@ -23,13 +26,17 @@ def timed_train_function(model: keras.Model) -> Callable[[Iterator], dict]:
     strategy = model.distribute_strategy
     names: list[str] = []  # of the logs, known once a step is traced
 
+    replicas = strategy.num_replicas_in_sync
+
     def run_step(batch):
-        logs = model.train_step(batch)
+        by_itself = model.jit_compile and replicas > 1
+        with compiled() if by_itself else contextlib.nullcontext():
+            logs = model.train_step(batch)
         model._train_counter.assign_add(1)
         names[:] = sorted(logs)
         return tf.stack([logs[name] for name in names])
 
-    if model.jit_compile:
+    if model.jit_compile and replicas == 1:
         run_step = tf.function(run_step, jit_compile=True)
 
     def run(batch):
