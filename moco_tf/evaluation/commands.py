@@ -7,18 +7,22 @@ from dataclasses import dataclass
 from typing import Union
 
 from moco_tf.evaluation.detection.settings import Detect
+from moco_tf.evaluation.fewshot.settings import FewShot
 from moco_tf.evaluation.finetune.settings import Finetune
 from moco_tf.evaluation.knn.settings import KNN
 from moco_tf.evaluation.linear.settings import Linear
 from moco_tf.evaluation.results.settings import Compare, Tables
+from moco_tf.evaluation.segmentation.settings import Segment
 
-Settings = Union[KNN, Linear, Finetune, Detect, Compare, Tables]
+Settings = Union[KNN, Linear, FewShot, Finetune, Detect, Segment, Compare, Tables]
 
 PROTOCOLS: dict[str, type[Settings]] = {
     "knn": KNN,
     "linear": Linear,
     "finetune": Finetune,
+    "fewshot": FewShot,
     "detect": Detect,
+    "segment": Segment,
     "compare": Compare,
     "tables": Tables,
 }

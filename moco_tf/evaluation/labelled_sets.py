@@ -20,6 +20,7 @@ from moco_tf.data.sources import Source, check_same_classes, open_source
 from moco_tf.data.sources.listing import fingerprint
 from moco_tf.evaluation.cache import cached_features
 from moco_tf.evaluation.features import FeatureExtractor, Features
+from moco_tf.evaluation.fewshot.settings import FewShot
 from moco_tf.evaluation.finetune.settings import Finetune
 from moco_tf.evaluation.knn.settings import KNN
 from moco_tf.evaluation.linear.settings import Linear
@@ -28,7 +29,7 @@ from moco_tf.evaluation.settings import Extraction, LabelledData
 from moco_tf.interchange import Pretrained
 from moco_tf.paths import to_path
 
-LabelledSettings = Union[KNN, Linear, Finetune]
+LabelledSettings = Union[KNN, Linear, FewShot, Finetune]
 
 log = logging.getLogger("moco_tf")
 

@@ -17,8 +17,10 @@ from moco_tf.log import set_up_log
 COMMANDS = {
     "knn": "knn.command",
     "linear": "linear.command",
+    "fewshot": "fewshot.command",
     "finetune": "finetune.command",
     "detect": "detection.command",
+    "segment": "segmentation.command",
     "compare": "results.compare",
     "tables": "results.tables",
 }

@@ -12,6 +12,7 @@ from moco_tf.data.sources.readable import readable_files, some_names
 from moco_tf.data.sources.source import DataError, Source
 from moco_tf.data.threads import CORES
 
+_TRAINING = ("trainval", "train")
 _SIDES = ("xmin", "ymin", "xmax", "ymax")
 
 
@@ -33,7 +34,7 @@ def open_voc_folder(data_dir: str | None, split: str | None = None) -> Source:
         DataError: a list, an annotation or an image is missing or broken.
     """
     root = pathlib.Path(data_dir or "").expanduser()
-    ids = _split_ids(root, split)
+    ids = split_ids(root / "ImageSets" / "Main", *([split] if split else _TRAINING))
     folder = root / "Annotations"
     annotations = {path.stem: path for path in sorted(folder.glob("*.xml"))}
     parsed = {key: _objects(path) for key, path in annotations.items()}
@@ -87,22 +88,30 @@ def open_voc_folder(data_dir: str | None, split: str | None = None) -> Source:
     return Source(dataset, len(ids), len(names), tuple(names), load=load)
 
 
-def _split_ids(root, split):
-    lists = root / "ImageSets" / "Main"
+def split_ids(lists: pathlib.Path, *splits: str) -> list[str]:
+    """Names of the images on a list of a folder in VOC's layout.
+
+    Args:
+        lists: the folder of lists, such as VOC2007/ImageSets/Main.
+        *splits: names of lists, of which the first that is there is taken.
+
+    Raises:
+        DataError: none is there, or it is empty.
+    """
     if not lists.is_dir():
+        root, place = lists.parents[1], lists.relative_to(lists.parents[1])
         raise DataError(
-            f"data_dir={str(root)!r} has no ImageSets/Main; give a folder in VOC's "
+            f"data_dir={str(root)!r} has no {place}; give a folder in VOC's "
             "layout, such as VOCdevkit/VOC2007."
         )
-    tried = [split] if split else ["trainval", "train"]
-    found = [lists / f"{name}.txt" for name in tried]
+    found = [lists / f"{name}.txt" for name in splits]
     found = [path for path in found if path.is_file()]
     if not found:
         # Lists such as aeroplane_train.txt are of one class and another task.
-        known = [path.stem for path in sorted(lists.glob("*.txt"))]
-        known = ", ".join(name for name in known if "_" not in name) or "none"
+        names = [path.stem for path in sorted(lists.glob("*.txt"))]
+        known = ", ".join(name for name in names if "_" not in name) or "none"
         raise DataError(
-            f"split={tried[-1]!r} is not in {lists}, which has {known}; name one of "
+            f"split={splits[-1]!r} is not in {lists}, which has {known}; name one of "
             "these."
         )
     ids = found[0].read_text().split()

@@ -1,0 +1,1 @@
+"""A linear classifier of a few labelled images a class, drawn many times."""

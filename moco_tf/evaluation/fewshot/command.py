@@ -1,0 +1,116 @@
+"""`evaluate.py fewshot`: what a few labels are enough for."""
+
+from __future__ import annotations
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from moco_tf.config import ConfigError
+from moco_tf.evaluation.chance import explain_chance
+from moco_tf.evaluation.fewshot.accuracy import accuracies
+from moco_tf.evaluation.fewshot.settings import FewShot
+from moco_tf.evaluation.labelled_sets import (
+    extract,
+    open_labelled_sets,
+    place_of_results,
+)
+from moco_tf.evaluation.results.output import (
+    Outcome,
+    conclude,
+    mean_and_spread,
+    text_table,
+)
+from moco_tf.interchange import Pretrained
+from moco_tf.log import watched
+from moco_tf.report import look
+
+
+def run(settings: FewShot, pretrained: Pretrained) -> dict:
+    """Fits a classifier to every draw and writes report/fewshot[_on_IMAGES].
+
+    Args:
+        settings: how many images, how often.
+        pretrained: the encoder.
+
+    Returns:
+        What results.json holds.
+
+    Raises:
+        ConfigError: a class has fewer images than asked for, or nowhere to write.
+        DataError: the data cannot be had or do not fit.
+    """
+    folder, images = place_of_results("fewshot", settings, pretrained)
+    train_set, test_set = open_labelled_sets(settings.data, pretrained)
+    train, test = (
+        extract(part, pretrained, settings.features, settings.precision, title)
+        for part, title in ((train_set, "training"), (test_set, "test"))
+    )
+    names = train_set.source.class_names
+    _require_enough(train.labels, names, settings.shots)
+    found = {}
+    for shots in settings.shots:
+        drawn = accuracies(
+            (train.features, train.labels),
+            (test.features, test.labels),
+            shots,
+            settings.draws,
+            settings.inverse_penalty,
+            settings.seed,
+        )
+        found[shots] = list(watched(drawn, f"{shots} a class", settings.draws))
+    most = max(settings.shots)
+    warning = explain_chance(
+        float(np.mean(found[most])),
+        test.labels,
+        "the encoder is untrained, or what it learnt has nothing to do with these "
+        "classes; compare with an untrained encoder.",
+        features=test.features,
+    )
+    outcome = Outcome(
+        figures={f"{shots} a class": float(np.mean(v)) for shots, v in found.items()},
+        facts={
+            "data_set": images,
+            "data": {"train": train_set.facts, "test": test_set.facts},
+        },
+        rows=[
+            {"shots": shots, "draw": number, "top1": value}
+            for shots, values in found.items()
+            for number, value in enumerate(values)
+        ],
+        pictures={"fewshot": _draw(found, len(names))},
+        table=text_table(
+            [f"top-1, %, of {settings.draws} draws", *(f"{s} a class" for s in found)],
+            [["linear", *(mean_and_spread(values) for values in found.values())]],
+        ),
+        warning=warning,
+    )
+    return conclude("fewshot", outcome, folder, settings, pretrained)
+
+
+def _require_enough(labels, names, shots):
+    counts = np.bincount(labels, minlength=len(names))
+    fewest = int(np.argmin(counts))
+    if counts[fewest] < max(shots):
+        raise ConfigError(
+            f"shots={list(shots)} asks for {max(shots)} training images of each class, "
+            f"but {names[fewest]!r} has {counts[fewest]}; use fewer, or more images."
+        )
+
+
+@look.literal
+def _draw(found, classes):
+    figure = Figure(figsize=(5.5, 3.8), facecolor="white", layout="constrained")
+    axes = figure.add_subplot()
+    shots = sorted(found)
+    for each in shots:
+        axes.plot([each] * len(found[each]), 100 * np.array(found[each]), ".",
+                  color=look.BLUE, alpha=0.35, markersize=6)  # fmt: skip
+    means = [100 * np.mean(found[each]) for each in shots]
+    axes.plot(shots, means, color=look.BLUE, marker="o", linewidth=1.8, markersize=5)
+    look.title(axes, f"Accuracy of {classes} classes, %, and its draws")
+    axes.set_xscale("log")
+    axes.set_xticks(shots, [str(each) for each in shots])
+    axes.minorticks_off()
+    axes.set_xlabel("labelled images a class", fontsize=8.5, color=look.GREY)
+    look.finish(axes)
+    return figure

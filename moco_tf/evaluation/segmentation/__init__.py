@@ -1,0 +1,1 @@
+"""A linear classifier of each pixel on the frozen encoder's last feature map."""
