@@ -19,6 +19,7 @@ import pytest
 from commands import ROOT
 from doc_commands import commands, python_blocks
 from pretrained_runs import write_images
+from test_protocols_segment import write_masks
 
 from moco_tf.cli import data_service, launch, weights
 from moco_tf.cli.evaluate import parse_evaluation
@@ -147,6 +148,8 @@ SCALE = {
     "finetune": ("--epochs=1", "--milestones=[]", "--batch_size=16",
                  "--learning_rates=[0.01]", "--head_multipliers=[1]",
                  "--fraction=0.5"),
+    "fewshot": ("--draws=2",),
+    "segment": ("--image_size=32", "--epochs=1"),
     "detect": ("--steps=4", "--evaluations=1", "--batch_size=4", "--image_size=64",
                "--milestones=[]", "--warmup_steps=1"),
 }  # fmt: skip
@@ -194,6 +197,7 @@ def world(tmp_path_factory):
     typed(clone, "python tests/voc_folder.py SHAPES SHAPES_ENCODER")
     for name in ("VOC2007", "VOCdevkit/VOC2007"):
         shutil.copytree(clone / "SHAPES", clone / name)
+    write_masks(clone / "VOCdevkit/VOC2012")
     return clone
 
 
@@ -240,7 +244,7 @@ def scaled(command):
         more = [*SCALE[words[2]]]
         if words[2] == "linear" and "--protocol=cached" in words:
             more = []
-        if words[2] == "detect":
+        if words[2] in ("detect", "segment"):
             text = text if "SHAPES" in text or "VOC" in text else (
                 f"{text} --data.source=folder --data.data_dir=VOC2007")  # fmt: skip
             text = re.sub(r"--data\.also_train=\S+", "", text)

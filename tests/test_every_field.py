@@ -13,6 +13,7 @@ import pytest
 from pretrained_runs import write_images
 from run_files import write_sweep
 from test_labelled_sets import write_tfds
+from test_protocols_segment import write_masks
 from voc_folder import make_voc
 
 from moco_tf.cli.evaluate import parse_evaluation
@@ -20,10 +21,12 @@ from moco_tf.cli.train import parse_args, parse_sweep
 from moco_tf.config import Config
 from moco_tf.config.reader import Reader
 from moco_tf.evaluation.detection.settings import Detect
+from moco_tf.evaluation.fewshot.settings import FewShot
 from moco_tf.evaluation.finetune.settings import Finetune
 from moco_tf.evaluation.knn.settings import KNN
 from moco_tf.evaluation.linear.settings import Linear
 from moco_tf.evaluation.results.settings import Compare, Tables
+from moco_tf.evaluation.segmentation.settings import Segment
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 SMALL = (
@@ -46,6 +49,7 @@ COMMANDS = {
     "--data.split=train --data.channels=3 --data.crop_scale=[0.3,1.0] "
     "--data.crop_ratio=[0.8,1.25] --data.shuffle_buffer=100 --data.decode_threads=2 "
     "--data.resize=bilinear --log.histograms=true --log.every_steps=1 "
+    "--log.quality_images=40 "
     "--train.stall_minutes=0.01 --train.profile=[2,3] --distribution.replicas=2 "
     "--monitor.every=1 "
     "--monitor.knn_temperature=0.2 --monitor.linear=true --monitor.batch_size=64 "
@@ -95,12 +99,20 @@ COMMANDS = {
     "--crop_scale=[0.5,1.0] --control=false --precision=float32 --seed=2 "
     "--out={folder}/finetune --save={folder}/tuned --data.max_train=96 "
     "--data.max_test=32 --distribution.replicas=2",
+    "fewshot": "evaluate.py fewshot {folder}/runs/moco --shots=[1,2] --draws=2 "
+    "--inverse_penalty=0.5 --seed=1 --precision=float32 --out={folder}/fewshot "
+    "--data.max_train=96 --data.max_test=32",
     "detect": "evaluate.py detect {folder}/runs/moco --image_size=64 --steps=4 "
     "--batch_size=4 --learning_rate=0.01 --warmup_steps=1 --milestones=[2] "
     "--weight_decay=1e-4 --scale_jitter=[0.8,1.0] --evaluations=1 --control=false "
     "--precision=float32 --seed=1 --out={folder}/detect --data.source=folder "
     "--data.data_dir={folder}/VOC2007 --data.train_split=train "
     "--data.test_split=test --distribution.gpus=[]",
+    "segment": "evaluate.py segment {folder}/runs/moco --image_size=32 --epochs=2 "
+    "--batch_size=3 --learning_rate=0.01 --control=true --seed=1 "
+    "--precision=mixed_bfloat16 --out={folder}/segment --data.data_dir={folder}/masks "
+    "--data.train_split=train --data.test_split=val --distribution.replicas=2 "
+    "--distribution.gpus=[]",
     "compare": "evaluate.py compare {folder}/runs/moco {folder}/runs/tfds "
     "--out={folder}/compared",
     "tables": "evaluate.py tables {folder}/runs/swept --figure=knn "
@@ -135,7 +147,9 @@ def typed(program):
         ("evaluate.py knn", KNN),
         ("evaluate.py linear", Linear),
         ("evaluate.py finetune", Finetune),
+        ("evaluate.py fewshot", FewShot),
         ("evaluate.py detect", Detect),
+        ("evaluate.py segment", Segment),
         ("evaluate.py compare", Compare),
         ("evaluate.py tables", Tables),
     ],
@@ -148,7 +162,7 @@ def test_commands_hold_every_field(program, kind):
         if name.startswith(("data.", "features.", "distribution."))
     }
     missing = leaves(kind) - typed(program)
-    if program.endswith(("linear", "finetune")):
+    if program.endswith(("linear", "finetune", "fewshot")):
         missing -= shared
     assert missing == ELSEWHERE.get(program, set())
 
@@ -161,6 +175,7 @@ def folder(tmp_path_factory):
     write_tfds(folder / "tfds", "png")
     (folder / "manual").mkdir()
     make_voc(folder / "VOC2007", 8, 4)
+    write_masks(folder / "masks")
     write_sweep(folder / "sweep.yaml")
     return folder
 

@@ -29,6 +29,7 @@ SMALL = (
     "monitor.max_train=300",
     "monitor.max_test=100",
     "monitor.knn_k=20",
+    "log.quality_images=32",
     "monitor.linear=false",
 )
 
@@ -70,7 +71,7 @@ def test_history_has_the_untrained_encoder_and_every_sign_of_health(finished):
     for name in (
         "loss loss_ceiling top1 top5 positive_similarity negative_similarity "
         "feature_std effective_rank queue_age false_negative_rate key_distance "
-        "learning_rate images_per_second input_wait knn"
+        "learning_rate images_per_second input_wait knn rankme alignment uniformity"
     ).split():
         assert np.isfinite(float(rows[2][name])), name
 
@@ -78,7 +79,8 @@ def test_history_has_the_untrained_encoder_and_every_sign_of_health(finished):
 def test_closing_figures_compare_raw_untrained_and_trained(finished):
     figures, run = finished
     summary = json.loads((run / "report/summary.json").read_text())
-    cost = summary.pop("cost")
+    cost, quality = summary.pop("cost"), summary.pop("quality")
+    assert 1 <= quality["rankme"] <= 32 and 0 < quality["alignment"] < 4
     assert cost["device"] == "CPU" and cost["images_per_second"] > 0
     assert 100 < cost["peak_memory_mib"] < 100_000
     assert summary == {

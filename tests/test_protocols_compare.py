@@ -6,6 +6,7 @@ import csv
 import dataclasses
 import json
 import pathlib
+import re
 import shutil
 import subprocess
 import sys
@@ -20,12 +21,14 @@ from moco_tf.config import ConfigError, dump, load_config
 from moco_tf.evaluation import evaluate
 from moco_tf.evaluation.commands import PROTOCOLS
 from moco_tf.evaluation.detection import command as detect
+from moco_tf.evaluation.fewshot import command as fewshot
 from moco_tf.evaluation.finetune import command as finetune
 from moco_tf.evaluation.knn import command as knn
 from moco_tf.evaluation.linear import command as linear
 from moco_tf.evaluation.results import compare as comparison
 from moco_tf.evaluation.results import tables
 from moco_tf.evaluation.results.output import text_table
+from moco_tf.evaluation.segmentation import command as segment
 from moco_tf.interchange import InterchangeError, load_pretrained
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -93,6 +96,56 @@ def test_figures_of_the_runs_own_monitor_are_shown(tmp_path):
     results = compare(run, f"--out={out}")
     assert [row["figure"] for row in results["rows"]] == ["monitor knn"]
     assert (out / "results.json").exists()
+
+
+def with_summary(run, **document):
+    (run / "report").mkdir()
+    (run / "report" / "summary.json").write_text(json.dumps(document))
+    return run
+
+
+def test_runs_without_labels_are_compared_by_what_needs_none(tmp_path, capsys):
+    runs = [
+        with_summary(
+            make_run(tmp_path, f"{name}-{seed}", seed, overrides),
+            quality={"rankme": rank + seed, "alignment": 0.5, "uniformity": -2.25},
+        )
+        for name, overrides, rank in (
+            ("a", (), 10),
+            ("b", ["train.epochs=3"], 20),
+        )
+        for seed in (0, 1)
+    ]
+    results = compare(*runs)
+    found = {(row["runs"], row["figure"]): row["mean"] for row in results["rows"]}
+    assert found["a", "rankme"] == 10.5 and found["b", "uniformity"] == -2.25
+    text = capsys.readouterr().out
+    assert re.search(r"RankMe +10\.50 ± 0\.71 +20\.50 ± 0\.71", text)
+    assert "%" not in text.split("train.epochs")[0]
+    assert not (tmp_path / "compare" / "compare.png").exists()
+
+
+def test_quality_is_held_against_accuracy_over_runs(tmp_path, capsys):
+    ranks = (1.0, 2.0, 5.0, 4.0, 3.0)  # one pair of neighbours in five is not in order
+    accuracies = (0.1, 0.2, 0.5, 0.3, 0.4)
+    runs = [
+        with_summary(
+            make_run(
+                tmp_path, f"run{number}", 0, [f"method.temperature=0.{number + 1}"]
+            ),
+            trained={"knn": accuracy},
+            quality={"rankme": rank, "alignment": rank, "uniformity": -1.0},
+        )
+        for number, (rank, accuracy) in enumerate(zip(ranks, accuracies))
+    ]
+    agrees = compare(*runs)["agreement"]
+    # Spearman's: 1 - 6 * sum of squared differences of rank / (n (n^2 - 1)).
+    expected = 1 - 6 * (1 + 1) / (5 * 24)
+    assert agrees == pytest.approx({"rankme": expected, "alignment": -expected})
+    said = " ".join(capsys.readouterr().out.split())
+    assert "Rank correlation with monitor knn over 5 runs" in said
+    assert (tmp_path / "compare" / "quality.png").stat().st_size > 5000
+    assert compare(*runs[:4], f"--out={tmp_path / 'few'}")["agreement"] == {}
 
 
 def test_figures_measured_in_unlike_ways_are_flagged(tmp_path, capsys):
@@ -268,9 +321,10 @@ def test_out_that_is_a_file_is_refused_before_any_work(tmp_path, monkeypatch):
     def work(*args, **kwargs):
         raise AssertionError("work before the check")
 
-    for module in (detect, finetune, knn, linear):
+    for module in (detect, fewshot, finetune, knn, linear):
         name = "_open" if module is detect else "open_labelled_sets"
         monkeypatch.setattr(module, name, work)
+    monkeypatch.setattr(segment, "open_voc_masks", work)
     monkeypatch.setattr(comparison, "grouped_bars", work)
     monkeypatch.setattr(tables, "_finished", work)
     run = write_run(tmp_path)
@@ -283,7 +337,8 @@ def test_out_that_is_a_file_is_refused_before_any_work(tmp_path, monkeypatch):
     for protocol in PROTOCOLS:
         path = str(sweep if protocol == "tables" else run)
         for out, cause in ((file, "a file of that name exists"), (file / "x", "")):
-            evaluation = parse_evaluation([protocol, path, f"--out={out}"])
+            words = ["--data.data_dir=VOC"] if protocol == "segment" else []
+            evaluation = parse_evaluation([protocol, path, f"--out={out}", *words])
             with pytest.raises(ConfigError, match=f"cannot be written .*{cause}"):
                 evaluate(evaluation)
     assert file.read_text() == "mine"

@@ -6,12 +6,14 @@ from moco_tf.callbacks.health import TrainingHealth
 from moco_tf.callbacks.logs import HistoryCSV, TensorBoard
 from moco_tf.callbacks.probes import KNN, LinearProbe
 from moco_tf.callbacks.profile import Profile
+from moco_tf.callbacks.unlabelled import FeatureQuality
 from moco_tf.callbacks.within import WithinEpoch
 from moco_tf.report.progress import Progress
 
 __all__ = [
     "KNN",
     "Checkpoints",
+    "FeatureQuality",
     "FiniteLoss",
     "HistoryCSV",
     "LinearProbe",

@@ -75,6 +75,21 @@ MEASURES = {
         "Accuracy of a linear classifier on frozen features of test images; epoch 0 is "
         "the untrained encoder.",
     ),
+    "rankme": Measure(
+        "quality",
+        "RankMe: dimensions that the backbone's features of augmented training images "
+        "span (Garrido et al. 2023); epoch 0 is the untrained encoder.",
+    ),
+    "alignment": Measure(
+        "quality",
+        "Mean squared distance of unit features of two views of an image, 0 to 4 (Wang "
+        "and Isola 2020); lower where views agree.",
+    ),
+    "uniformity": Measure(
+        "quality",
+        "log of the mean of exp(-2 d^2) over pairs of images (Wang and Isola 2020); "
+        "lower where features cover the sphere evenly.",
+    ),
     "learning_rate": Measure("optimizer", "At the end of the epoch."),
     "gradient_norm": Measure(
         "optimizer",

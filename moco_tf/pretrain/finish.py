@@ -13,6 +13,7 @@ import tensorflow as tf
 from moco_tf import callbacks, encoders, report
 from moco_tf.config import Config
 from moco_tf.evaluation.knn.gallery import neighbour_gallery
+from moco_tf.evaluation.unlabelled import NAMES
 from moco_tf.interchange.savedmodel import export_encoder
 from moco_tf.methods import ContrastiveModel
 from moco_tf.paths import to_path
@@ -68,7 +69,7 @@ def close(
         "figures per epoch": history.path,
         "TensorBoard": run_dir / "tensorboard",
     }
-    document = {**figures, "cost": _cost(history)}
+    document = {**figures, "quality": _quality(history), "cost": _cost(history)}
     # Last: it says the run is finished.
     write_whole(run_dir / "report" / "summary.json", json.dumps(document, indent=2))
     rows = [
@@ -141,6 +142,12 @@ def _pictures(config, model, album, baselines, history):
             file_names=album.file_names,
         )
     return pictures
+
+
+def _quality(history):
+    """The newest figures that need no labels; {} where none were measured."""
+    rows = [row for row in history.read() if row.get(NAMES[0])]
+    return {name: float(rows[-1][name]) for name in NAMES} if rows else {}
 
 
 def _cost(history):

@@ -81,6 +81,14 @@ class Images:
         start = epochs * steps_per_epoch(self.source, count)
         return next(iter(self._two_views(start_step=start, **few)))
 
+    def pairs(self, most: int) -> tf.data.Dataset:
+        """Batches of two views of at most so many images, always the same ones."""
+        count = min(most, self.source.num_examples)
+        rows = min(count, self._config.monitor.batch_size)
+        few = {"batch_size": rows, "shuffle_buffer": 1, "cache": False}
+        batches = self._two_views(shuffle_keys=False, epochs=1, **few)
+        return batches.take(count // rows)
+
     def _two_views(self, **changed):
         config, data = self._config, self._config.data
         arguments = {

@@ -31,12 +31,14 @@ class Watch:
         monitor: None where there is no labelled set.
         album: images for pictures.
         baselines: what `Monitor.baselines` gave.
+        quality: None where it is not measured.
         callbacks: for `fit`, in their order.
     """
 
     monitor: Monitor | None
     album: Album
     baselines: dict
+    quality: callbacks.FeatureQuality | None
     callbacks: list[keras.callbacks.Callback]
 
 
@@ -67,9 +69,17 @@ def watch(
     baselines = {}
     if monitor:
         baselines = monitor.baselines(model, run_dir, resumed=not past.is_untrained)
-    if baselines and past.is_untrained:
-        past.history.add(0, baselines["untrained"])
     probes = monitor.probes if monitor else []
+    every = config.monitor.every or max(1, config.train.epochs // 10)
+    quality = None
+    if (count := config.log.quality_images) is not None:
+        quality = callbacks.FeatureQuality(images.pairs(count), every)
+        quality.set_model(model)
+    untrained = dict(baselines.get("untrained", {}))
+    if past.is_untrained:
+        untrained.update(quality.measure() if quality else {})
+        if untrained:
+            past.history.add(0, untrained)
     measured = {probe.name: probe.title for probe in probes}
     progress = callbacks.Progress(columns={**CONTRAST, **measured, **SPEED})
     progress.first_epoch, progress.first_step = past.epochs, past.step
@@ -78,12 +88,13 @@ def watch(
         callbacks.FiniteLoss(),
         callbacks.TrainingHealth(config.train.batch_size, past.step),
         *probes,
+        *([quality] if quality else []),
         past.history,
         callbacks.TensorBoard(
             run_dir / "tensorboard",
-            untrained=baselines.get("untrained"),
+            untrained=untrained,
             pictures=board_pictures(config, model, monitor, album, images.shown),
-            every=config.monitor.every or max(1, config.train.epochs // 10),
+            every=every,
             every_steps=config.log.every_steps,
             batch_size=config.train.batch_size,
             histograms=config.log.histograms,
@@ -99,7 +110,7 @@ def watch(
         done = past.epochs * images.steps + past.step
         board = run_dir / "tensorboard"
         watchers.append(callbacks.Profile(board, *config.train.profile, done))
-    return Watch(monitor, album, baselines, watchers)
+    return Watch(monitor, album, baselines, quality, watchers)
 
 
 def board_pictures(

@@ -18,6 +18,12 @@ from moco_tf.evaluation.results.output import (
     write_results,
 )
 from moco_tf.evaluation.results.pictures import grouped_bars
+from moco_tf.evaluation.results.quality import (
+    agreement,
+    describe,
+    draw_agreement,
+    quality_table,
+)
 from moco_tf.evaluation.results.settings import Compare
 from moco_tf.interchange.pretrained import present_digest
 from moco_tf.log import say
@@ -27,6 +33,7 @@ from moco_tf.shell import command, tensorboard
 _NOT_A_SETTING = ("name", "runs_dir", "seed")
 _NO_CONDITION = ("out", "save", "seed", "distribution", "features", "control")
 _DIGESTS = ("weights", "architecture")
+_KNN = "monitor knn"
 
 
 @dataclass(frozen=True)
@@ -38,6 +45,7 @@ class Run:
         setting: flat configuration without name, place and seed; for a SavedModel,
             its path, so that it stands alone.
         figures: name -> share from 0 to 1.
+        quality: figures that need no labels, name -> value.
         conditions: protocol -> JSON of the settings and data that it was run with.
         encoders: protocol -> digests of the "weights" and "architecture" it judged.
         weights: digest of the weights that lie there now; None where there are none.
@@ -46,6 +54,7 @@ class Run:
     name: str
     setting: dict
     figures: dict
+    quality: dict
     conditions: dict
     encoders: dict
     weights: str | None
@@ -85,10 +94,23 @@ def run(settings: Compare, paths: Sequence[pathlib.Path]) -> dict:
         for figure in figures
         if values[figure][i]
     ]
+    rows += [
+        {"runs": name, "figure": key, **summary([one.quality[key] for one in having])}
+        for name, group in zip(names, groups)
+        if (having := [one for one in group if one.quality])
+        for key in having[0].quality
+    ]
+    both = [one for one in runs if one.quality and _KNN in one.figures]
+    qualities, accuracies = (
+        [one.quality for one in both],
+        [one.figures[_KNN] for one in both],
+    )
+    agrees = agreement(qualities, accuracies)
     document = {
         "protocol": "compare",
         "rows": rows,
         "runs": [dataclasses.asdict(one) for one in runs],
+        "agreement": agrees,
         "differences": _differences(groups, names),
         "warnings": [*_unlike_conditions(runs), *_unlike_weights(runs)],
     }
@@ -101,12 +123,23 @@ def run(settings: Compare, paths: Sequence[pathlib.Path]) -> dict:
     by_run = {
         name: [of_runs[i] for of_runs in shown.values()] for i, name in enumerate(names)
     }
-    picture = grouped_bars("Figures by run, %", list(shown), by_run)
-    write_results(folder, document, rows, {"compare": picture})
+    pictures = {}
+    if shown:  # runs without labels have no accuracies
+        title = "Figures by run, %"
+        pictures["compare"] = grouped_bars(title, list(shown), by_run)
+    if agrees:
+        pictures["quality"] = draw_agreement(qualities, accuracies, agrees, _KNN)
+    write_results(folder, document, rows, pictures)
     table = [[name, *map(mean_and_spread, of_runs)] for name, of_runs in shown.items()]
     if any(len(group) > 1 for group in groups):
         table.insert(0, ["runs", *(str(len(group)) for group in groups)])
-    say(text_table(["%", *names], table))
+    unlabelled = quality_table(
+        names, [[one.quality for one in group] for group in groups]
+    )
+    measured = text_table(["%", *names], table) if shown else ""
+    say("\n\n".join(filter(None, [measured, unlabelled])))
+    if agrees:
+        say(f"\n{describe(agrees, len(both), _KNN)}")
     if document["differences"]:
         say("")
     for key, settings_of in document["differences"].items():
@@ -126,11 +159,13 @@ def read_run(path: pathlib.Path) -> Run:
     Raises:
         ConfigError: there are none, or a file is damaged.
     """
-    report, figures, conditions, encoders = path / "report", {}, {}, {}
+    report, figures, quality, conditions, encoders = path / "report", {}, {}, {}, {}
     if not path.is_dir():
         raise ConfigError(f"{path} is not a directory; name runs such as runs/demo.")
     if (report / "summary.json").is_file():
-        for name, share in _read(report / "summary.json").get("trained", {}).items():
+        closing = _read(report / "summary.json")
+        quality = closing.get("quality", {})
+        for name, share in closing.get("trained", {}).items():
             figures[f"monitor {name}"] = share
     folders = sorted(report.iterdir()) if report.is_dir() else []
     for file in (folder / "results.json" for folder in folders):
@@ -151,7 +186,7 @@ def read_run(path: pathlib.Path) -> Run:
         conditions[protocol] = json.dumps(asked, sort_keys=True)
         encoder = results.get("encoder", {}).items()
         encoders[protocol] = {k: v for k, v in encoder if k in _DIGESTS}
-    if not figures:
+    if not figures and not quality:
         raise ConfigError(
             f"{path} has no results to compare; measure some first, for instance with "
             f"`{command('evaluate', 'knn', path)}`."
@@ -163,7 +198,8 @@ def read_run(path: pathlib.Path) -> Run:
             key: value for key, value in _flat(tree) if key not in _NOT_A_SETTING
         }
     weights = present_digest(path)
-    return Run(path.resolve().name, setting, figures, conditions, encoders, weights)
+    name = path.resolve().name
+    return Run(name, setting, figures, quality, conditions, encoders, weights)
 
 
 def _read(file):
