@@ -2,6 +2,7 @@
 
 from moco_tf.callbacks.checkpoints import Checkpoints, RunError, newest_checkpoint
 from moco_tf.callbacks.divergence import FiniteLoss, NotFinite
+from moco_tf.callbacks.freezing import FrozenStages
 from moco_tf.callbacks.health import TrainingHealth
 from moco_tf.callbacks.logs import HistoryCSV, TensorBoard
 from moco_tf.callbacks.probes import KNN, LinearProbe
@@ -13,6 +14,7 @@ __all__ = [
     "KNN",
     "Checkpoints",
     "FiniteLoss",
+    "FrozenStages",
     "HistoryCSV",
     "LinearProbe",
     "NotFinite",
