@@ -68,14 +68,14 @@ def check_places(config: Config) -> None:
                 f"taken from {pathlib.Path.cwd()} unless it starts with a slash.",
             )
     weights = config.encoder.weights
-    # A run that goes on has them behind it.
-    is_new = not any((config.run_dir / "checkpoints").glob("epoch-*"))
-    require(
-        weights in (None, "imagenet") or not is_new or to_path(weights).exists(),
-        f"encoder.weights={weights} is neither a folder nor a file; name a run "
-        "directory, a SavedModel or a checkpoint, or imagenet. The path is taken from "
-        f"{pathlib.Path.cwd()} unless it starts with a slash.",
-    )
+    if weights not in (None, "imagenet") and not to_path(weights).exists():
+        # A run that goes on has them behind it.
+        require(
+            any((config.run_dir / "checkpoints").glob("epoch-*")),
+            f"encoder.weights={weights} is neither a folder nor a file; name a "
+            "run directory, a SavedModel or a checkpoint, or imagenet. The path is "
+            f"taken from {pathlib.Path.cwd()} unless it starts with a slash.",
+        )
     if config.train.start_from is not None:
         require_plain(config.train.start_from, "train.start_from", ConfigError)
         folder = to_path(config.train.start_from)
