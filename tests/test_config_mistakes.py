@@ -211,6 +211,7 @@ NOT_THERE = {
         "monitor.data_dir='no' is not a folder"
     ),
     "train.py --train.start_from=no": "train.start_from=no holds no checkpoints",
+    "train.py --encoder.weights=no": "encoder.weights=no is neither a folder nor a",
     "train.py --sweep ablation --data.source=folder --data.data_dir=no": (
         "data.data_dir='no' is not a folder"
     ),

@@ -212,3 +212,24 @@ def test_reduction_serves_grey_images_and_mixed_folders_in_a_graph():
     png = tf.io.encode_png(pixels)
     reduced, whole = crop(jpeg(pixels)).numpy(), crop(png).numpy()
     assert np.abs(reduced.astype(int) - whole).mean() < 1.5
+
+
+def test_each_view_may_have_a_scale_of_its_own():
+    count, side = 2000, 400
+    scales = np.array([(0.2, 1.0), (0.05, 0.25)])
+    uniforms = tf.random.stateless_uniform((2 * count, DRAWS), (3, 4))
+    pairs = tf.reshape(uniforms, (count, 2, DRAWS))
+    ratio = (3 / 4, 4 / 3)
+    boxes = tf.map_fn(
+        lambda pair: random_boxes(pair, side, side, scales, ratio),
+        pairs,
+        fn_output_signature=tf.int32,
+    ).numpy()
+    shares = np.prod(boxes[..., 2:], axis=-1) / side**2
+    for column, (least, most) in zip(shares.T, scales):
+        assert column.min() > least - 0.01 and column.max() < most + 0.01
+    # Of the small crops all fit; a large one is drawn again where it does not.
+    assert abs(shares[:, 1].mean() - 0.15) < 0.01
+    for view, scale in enumerate(scales):
+        alone = random_boxes(pairs[:, view], side, side, tuple(scale), ratio)
+        np.testing.assert_array_equal(alone, boxes[:, view])

@@ -49,6 +49,8 @@ LEFT_OUT = {
     "python evaluate.py knn gs:": "no bucket here",
     "moco-tf export gs:": "no bucket here",
     "moco-tf pack": "test_pack.py types it",
+    "moco-tf inspect": "test_inspect.py types it",
+    "python train.py --config PHOTOS.yaml": "inspect writes that; test_inspect.py",
     "moco-tf data-service": "a server; test_data_service.py types it",
 }
 # Names that stand for a user's own.
@@ -235,7 +237,7 @@ def scaled(command):
             more += ["--data.source=glyphs", "--monitor.source=glyphs",
                      "--data.split=train", "--monitor.train_split=train",
                      "--monitor.test_split=test"]  # fmt: skip
-        if "start_from" in text:
+        if "start_from" in text or "encoder.weights" in text:
             more += ["--encoder.width=64", "--encoder.stem=imagenet"]
         if "--sweep" not in words:
             page = pathlib.Path(command.page).stem

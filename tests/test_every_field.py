@@ -46,6 +46,11 @@ COMMANDS = {
     "--method.symmetric=true --method.mask_same_image=true --method.bn_groups=4 "
     "--method.shuffle_keys=false --augment.recipe=cifar --augment.jit_compile=false "
     "--augment.mean=[0.5,0.5,0.5] --augment.std=[0.2,0.2,0.2] --data.source=glyphs "
+    "--augment.brightness=0.3 --augment.contrast=0.5 --augment.saturation=0.6 "
+    "--augment.hue=0.2 --augment.jitter=0.7 --augment.grayscale=0.1 --augment.blur=0.2 "
+    "--augment.blur_sigma=[0.5,3.0] --augment.solarize=0.1 "
+    "--augment.horizontal_flip=0.4 --augment.vertical_flip=0.3 "
+    "--augment.quarter_turns=0.75 --data.key_crop_scale=[0.1,0.5] "
     "--data.split=train --data.channels=3 --data.crop_scale=[0.3,1.0] "
     "--data.crop_ratio=[0.8,1.25] --data.shuffle_buffer=100 --data.decode_threads=2 "
     "--data.resize=bilinear --log.histograms=true --log.every_steps=1 "
@@ -64,6 +69,9 @@ COMMANDS = {
     "start_from": "train.py --name=again --method.queue_size=64 "
     "--train.start_from={folder}/runs/moco --method.projection=linear "
     "--train.deterministic=true --monitor.every=0",
+    "first weights": "train.py --name=begun --method.queue_size=64 "
+    "--encoder.weights={folder}/runs/moco --encoder.frozen_stages=2 "
+    "--encoder.frozen_epochs=1 --train.epochs=2 --monitor.every=1",
     "moco_v3": "train.py --name=v3 --encoder.name=vit_small --encoder.patch_size=8 "
     "--method.name=moco_v3 --method.hidden=32 --augment.recipe=moco_v3 "
     "--optimizer.name=adamw --optimizer.warmup_epochs=1 "

@@ -261,3 +261,16 @@ def test_cached_tfds_stream_equals_the_uncached_one(shared_data):
     source = open_source("tfds", "train[:64]", name="cifar10", data_dir=data_dir)
     first = views(source, epochs=1, image_size=32)
     assert_same(first, views(source, epochs=1, image_size=32, cache=True))
+
+
+def test_key_views_may_be_cropped_by_a_scale_of_their_own():
+    plain = views(in_memory(), crop_scale=(1.0, 1.0), crop_ratio=(1.0, 1.0))
+    small = views(
+        in_memory(), crop_scale=(1.0, 1.0), crop_ratio=(1.0, 1.0),
+        key_crop_scale=(0.04, 0.04),
+    )  # fmt: skip
+    for one, other in zip(plain, small):
+        np.testing.assert_array_equal(one["query"], other["query"])
+        np.testing.assert_array_equal(one["key_seed"], other["key_seed"])
+        differs = (one["key"] != other["key"]).any((1, 2, 3))
+        assert differs.mean() > 0.9

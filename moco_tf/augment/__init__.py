@@ -2,6 +2,7 @@
 
 from moco_tf.augment.base import SeededImageLayer
 from moco_tf.augment.blur import gaussian_blur
+from moco_tf.augment.changes import changed, values
 from moco_tf.augment.color import (
     adjust_brightness,
     adjust_contrast,
@@ -17,7 +18,9 @@ from moco_tf.augment.layers import (
     RandomGaussianBlur,
     RandomGrayscale,
     RandomHorizontalFlip,
+    RandomQuarterTurns,
     RandomSolarize,
+    RandomVerticalFlip,
 )
 from moco_tf.augment.recipe import Recipe
 from moco_tf.augment.recipes import (
@@ -42,13 +45,16 @@ __all__ = [
     "RandomGaussianBlur",
     "RandomGrayscale",
     "RandomHorizontalFlip",
+    "RandomQuarterTurns",
     "RandomSolarize",
+    "RandomVerticalFlip",
     "Recipe",
     "SeededImageLayer",
     "adjust_brightness",
     "adjust_contrast",
     "adjust_hue",
     "adjust_saturation",
+    "changed",
     "cifar",
     "color_jitter",
     "gaussian_blur",
@@ -58,4 +64,5 @@ __all__ = [
     "moco_v3",
     "simclr",
     "solarize",
+    "values",
 ]

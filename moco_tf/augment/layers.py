@@ -56,6 +56,63 @@ class RandomHorizontalFlip(OccasionalLayer):
 
 
 @_register
+class RandomVerticalFlip(OccasionalLayer):
+    """Mirrors images top to bottom, for pictures that have no up and down.
+
+    Args:
+        probability: of each image to be changed.
+        **kwargs: see `SeededImageLayer`.
+    """
+
+    moves_pixels = True
+
+    def __init__(self, probability: float = 0.5, **kwargs):
+        """See the class."""
+        super().__init__(probability, **kwargs)
+
+    def change(self, images):
+        """Reverses the rows."""
+        return tf.reverse(images, axis=[1])
+
+
+@_register
+class RandomQuarterTurns(OccasionalLayer):
+    """Turns square images by 90, 180 or 270 degrees, each as likely as the others.
+
+    Args:
+        probability: of each image to be turned; 0.75 makes all four ways up alike.
+        **kwargs: see `SeededImageLayer`.
+    """
+
+    draws = 2
+    moves_pixels = True
+
+    def __init__(self, probability: float = 0.75, **kwargs):
+        """See the class."""
+        super().__init__(probability, **kwargs)
+
+    def turns(self, transformations: tf.Tensor) -> tf.Tensor:
+        """Int32 (batch,): quarters of a turn to the left for each image, 0 to 3."""
+        quarters = 1 + tf.cast(3.0 * transformations[:, 1], tf.int32)
+        return tf.where(self.chosen(transformations), quarters, 0)
+
+    def augment_images(self, images, transformations, **kwargs):
+        """Turns the chosen images, as `np.rot90`."""
+        height, width = images.shape[1:3]
+        if height != width:
+            raise ValueError(
+                f"RandomQuarterTurns got images of {height} x {width} pixels, which "
+                "would change their shape; give square ones."
+            )
+        turns = self.turns(transformations)[:, None, None, None]
+        sideways = tf.transpose(images, (0, 2, 1, 3))
+        images = tf.where(turns % 2 == 1, sideways, images)
+        by_rows = (turns == 1) | (turns == 2)
+        images = tf.where(by_rows, tf.reverse(images, axis=[1]), images)
+        return tf.where(turns >= 2, tf.reverse(images, axis=[2]), images)
+
+
+@_register
 class RandomSolarize(OccasionalLayer):
     """Inverts the values at or above a threshold.
 

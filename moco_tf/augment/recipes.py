@@ -33,7 +33,7 @@ IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 CIFAR_MEAN, CIFAR_STD = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)
 
 _Values = Optional[Sequence[float]]
-_COLOR_LAYERS = (ColorJitter, RandomGrayscale, RandomSolarize)
+COLOR_LAYERS = (ColorJitter, RandomGrayscale, RandomSolarize)
 _logger = logging.getLogger(__name__)
 
 
@@ -44,9 +44,9 @@ def _recipe(
         raise ValueError(f"{name} got channels={channels}; give 1 or more.")
     if channels != 3:
         left_out = [
-            type(item).__name__ for item in layers if type(item) in _COLOR_LAYERS
+            type(item).__name__ for item in layers if type(item) in COLOR_LAYERS
         ]
-        layers = [item for item in layers if type(item) not in _COLOR_LAYERS]
+        layers = [item for item in layers if type(item) not in COLOR_LAYERS]
         _logger.info(
             "%s: %s left out, images have %d channels and colour operations are "
             "defined for 3 (RGB) only.",

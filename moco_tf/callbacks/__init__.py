@@ -2,6 +2,7 @@
 
 from moco_tf.callbacks.checkpoints import Checkpoints, RunError, newest_checkpoint
 from moco_tf.callbacks.divergence import FiniteLoss, NotFinite
+from moco_tf.callbacks.freezing import FrozenStages
 from moco_tf.callbacks.health import TrainingHealth
 from moco_tf.callbacks.logs import HistoryCSV, TensorBoard
 from moco_tf.callbacks.probes import KNN, LinearProbe
@@ -15,6 +16,7 @@ __all__ = [
     "Checkpoints",
     "FeatureQuality",
     "FiniteLoss",
+    "FrozenStages",
     "HistoryCSV",
     "LinearProbe",
     "NotFinite",

@@ -68,12 +68,12 @@ MEASURES = {
     "knn": Measure(
         "probe",
         "Accuracy of a weighted vote of the nearest training features on test images; "
-        "epoch 0 is the untrained encoder.",
+        "epoch 0 is the encoder before training.",
     ),
     "linear": Measure(
         "probe",
         "Accuracy of a linear classifier on frozen features of test images; epoch 0 is "
-        "the untrained encoder.",
+        "the encoder before training.",
     ),
     "rankme": Measure(
         "quality",

@@ -21,6 +21,7 @@ from moco_tf.stops import CTRL_C, Stopped
 
 COMMANDS = {
     "train": "pretrain an encoder, or run a sweep of pretrainings",
+    "inspect": "look through a folder of pictures, and suggest settings for it",
     "launch": "start a command as several workers on this machine",
     "pack": "write images as a few large files, no larger than training needs",
     "data-service": "let other machines read and crop the images of a run",

@@ -11,6 +11,12 @@ from moco_tf.config.tree import ENCODERS, Config, Data, Encoder
 from moco_tf.mistakes import require_plain
 from moco_tf.paths import to_path
 
+# What the jitter of colours has, and the recipes that have no blur.
+STRENGTHS = ("brightness", "contrast", "saturation", "hue")
+WITHOUT_BLUR = ("moco_v1", "cifar")
+# How many stages a ResNet and a ViT have, of which some may be frozen.
+STAGES = {"resnet": 5, "vit": 13}
+
 
 def validate(config: Config, replicas: int | None = None, hosts: int = 1) -> None:
     """Check a configuration, with the number of replicas once it is known.
@@ -32,8 +38,10 @@ def validate(config: Config, replicas: int | None = None, hosts: int = 1) -> Non
     )
     require_plain(config.run_dir, "the run directory", ConfigError)
     _check_data(config)
+    _check_augment(config)
     _check_method(config)
     _check_parts(config)
+    _check_start(config)
     _check_devices(config)
     _check_optimizer(config)
     _check_monitor(config)
@@ -59,6 +67,15 @@ def check_places(config: Config) -> None:
                 f"{section}.{key}={place!r} is not a folder; check the path, which is "
                 f"taken from {pathlib.Path.cwd()} unless it starts with a slash.",
             )
+    weights = config.encoder.weights
+    if weights not in (None, "imagenet") and not to_path(weights).exists():
+        # A run that goes on has them behind it.
+        require(
+            any((config.run_dir / "checkpoints").glob("epoch-*")),
+            f"encoder.weights={weights} is neither a folder nor a file; name a "
+            "run directory, a SavedModel or a checkpoint, or imagenet. The path is "
+            f"taken from {pathlib.Path.cwd()} unless it starts with a slash.",
+        )
     if config.train.start_from is not None:
         require_plain(config.train.start_from, "train.start_from", ConfigError)
         folder = to_path(config.train.start_from)
@@ -83,6 +100,37 @@ def _check_data(config: Config) -> None:
         all(value > 0 for value in config.augment.std or ()),
         f"augment.std={list(config.augment.std or ())} must be positive; "
         "use values above 0.",
+    )
+
+
+def _check_augment(config: Config) -> None:
+    augment, channels = config.augment, config.data.channels
+    for name in (*STRENGTHS, "jitter", "grayscale", "solarize"):
+        value = getattr(augment, name)
+        require(
+            channels == 3 or not value,
+            f"augment.{name}={value} has no effect on images of data.channels="
+            f"{channels}, as operations on colours are defined for 3 (RGB) only; leave "
+            "it out.",
+        )
+    strengths = [getattr(augment, name) for name in STRENGTHS]
+    require(
+        augment.jitter != 0 or not any(strengths),
+        "augment.jitter=0 leaves the jitter out, so that its strengths (augment."
+        f"{', '.join(STRENGTHS)}) have no effect; set one or the other.",
+    )
+    require(
+        not augment.jitter or any(value != 0 for value in strengths),
+        f"augment.jitter={augment.jitter} has no effect, as its strengths (augment."
+        f"{', '.join(STRENGTHS)}) are all 0; leave one out, or augment.jitter.",
+    )
+    blur = augment.blur
+    if blur is None:
+        blur = augment.recipe not in WITHOUT_BLUR
+    require(
+        augment.blur_sigma is None or blur,
+        f"augment.blur_sigma={list(augment.blur_sigma or ())} has no effect without a "
+        "blur; add for instance augment.blur=0.5, the share of views that are blurred.",
     )
 
 
@@ -142,6 +190,40 @@ def _check_parts(config: Config) -> None:
         not config.train.recompute or config.encoder.name in ENCODERS,
         f"train.recompute=true does not go with encoder.name={config.encoder.name}, "
         f"whose blocks are not known; leave it out, or use {', '.join(ENCODERS)}.",
+    )
+
+
+def _check_start(config: Config) -> None:
+    encoder, start = config.encoder, config.train.start_from
+    require(
+        encoder.weights is None or start is None,
+        f"encoder.weights={encoder.weights} and train.start_from={start} both give the "
+        "first weights; leave one of the two out.",
+    )
+    require(
+        encoder.weights != "imagenet" or encoder.name not in ENCODERS,
+        f"encoder.weights=imagenet does not go with encoder.name={encoder.name}, which "
+        "Keras publishes no weights for (its own resnets have other strides and "
+        "biases); name a checkpoint of torchvision or timm, such as "
+        "encoder.weights=resnet50.pth, or use a KerasCV class such as "
+        "EfficientNetV2B0Backbone.",
+    )
+    most = STAGES.get(encoder.name.partition("_")[0].rstrip("0123456789"), 0)
+    require(
+        most or not encoder.frozen_stages,
+        f"encoder.frozen_stages={encoder.frozen_stages} does not go with encoder.name="
+        f"{encoder.name}, whose stages are not known; leave it out, or use "
+        f"{', '.join(ENCODERS)}.",
+    )
+    require(
+        encoder.frozen_stages <= most,
+        f"encoder.frozen_stages={encoder.frozen_stages} is more than the {most} stages "
+        f"of encoder.name={encoder.name}; use {most} or fewer.",
+    )
+    require(
+        encoder.frozen_epochs is None or encoder.frozen_stages,
+        f"encoder.frozen_epochs={encoder.frozen_epochs} has no effect with "
+        "encoder.frozen_stages=0; say how many stages are frozen, or leave it out.",
     )
 
 

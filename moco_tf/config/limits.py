@@ -83,6 +83,13 @@ CROP_SHARES = Limit(
     "for instance [0.2, 1.0]",
 )
 
+SIGMAS = Limit(
+    lambda pair: 0 <= pair[0] <= pair[1] <= 16,
+    "two rising numbers from 0 to 16",
+    "must be two rising numbers of pixels from 0 to 16",
+    "for instance [0.1, 2.0]",
+)
+
 
 def rising(what: str, example: str) -> Limit:
     """Two positive numbers, the second at least the first."""

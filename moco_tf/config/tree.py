@@ -15,6 +15,7 @@ from moco_tf.config.limits import (
     FACTOR,
     NOT_NEGATIVE,
     POSITIVE,
+    SIGMAS,
     at_least,
     between,
     limited,
@@ -40,6 +41,7 @@ class Data:
         image_size: Side of the square crops in pixels.
         channels: Channels per image; the colour operations of a recipe apply to 3 only.
         crop_scale: Least and greatest share of the image's area in a random crop.
+        key_crop_scale: The same for the second view, the key's (null: crop_scale).
         crop_ratio: Least and greatest width/height of a random crop.
         resize: How a crop is reduced to image_size: pillow averages, as the reference
             does; bilinear takes the nearest four pixels, as ports on OpenCV do, and
@@ -62,6 +64,7 @@ class Data:
     image_size: int = limited(32, between(16, 1024))
     channels: int = limited(3, at_least(1))
     crop_scale: tuple[float, float] = limited((0.2, 1.0), CROP_SHARES)
+    key_crop_scale: Optional[tuple[float, float]] = limited(None, CROP_SHARES)
     crop_ratio: tuple[float, float] = limited(
         (0.75, 4 / 3), rising("ratios", "[0.75, 1.3333]")
     )
@@ -83,9 +86,27 @@ class Data:
 class Augment:
     """What happens to a crop on the device, inside the training step.
 
+    A recipe, and values of your own over it: null is the recipe's, 0 leaves out. Where
+    the recipe treats the two views differently (moco_v3), a value is for both.
+
     Attributes:
         recipe: moco_v1, moco_v2, cifar (moco_v2 without blur), moco_v3 (another one
             for each view) or simclr.
+        brightness: Strength of the jitter: x for a factor of 1 - x to 1 + x (null, here
+            and down to quarter_turns: the recipe's).
+        contrast: The same for the contrast.
+        saturation: The same for the saturation.
+        hue: x for a shift of the hue by up to x of a full turn either way.
+        jitter: Share of views whose colours are jittered.
+        grayscale: Share of views that lose their colours.
+        blur: Share of views that are blurred.
+        blur_sigma: Least and greatest radius of the blur, in pixels of the view.
+        solarize: Share of views whose lighter half is inverted.
+        horizontal_flip: Share of views mirrored left to right.
+        vertical_flip: Share of views mirrored top to bottom, for pictures that have
+            no up and down, such as cells, minerals or the ground from above.
+        quarter_turns: Share of views turned by 90, 180 or 270 degrees; 0.75 makes all
+            four ways up alike.
         mean: Value per channel subtracted from images in [0, 1] (null: the recipe's).
         std: Value per channel that images are divided by (null: the recipe's).
         jit_compile: Compile the augmentation with XLA, several times as fast; false
@@ -93,9 +114,31 @@ class Augment:
     """
 
     recipe: Literal["moco_v1", "moco_v2", "cifar", "moco_v3", "simclr"] = "cifar"
+    brightness: Optional[float] = limited(None, NOT_NEGATIVE)
+    contrast: Optional[float] = limited(None, NOT_NEGATIVE)
+    saturation: Optional[float] = limited(None, NOT_NEGATIVE)
+    hue: Optional[float] = limited(None, between(0, 0.5))
+    jitter: Optional[float] = limited(None, between(0, 1))
+    grayscale: Optional[float] = limited(None, between(0, 1))
+    blur: Optional[float] = limited(None, between(0, 1))
+    blur_sigma: Optional[tuple[float, float]] = limited(None, SIGMAS)
+    solarize: Optional[float] = limited(None, between(0, 1))
+    horizontal_flip: Optional[float] = limited(None, between(0, 1))
+    vertical_flip: Optional[float] = limited(None, between(0, 1))
+    quarter_turns: Optional[float] = limited(None, between(0, 1))
     mean: Optional[tuple[float, ...]] = None
     std: Optional[tuple[float, ...]] = None
     jit_compile: bool = True
+
+    @property
+    def changes(self) -> dict[str, Any]:
+        """The values over the recipe, by their fields; those that are null left out."""
+        found = {
+            field.name: getattr(self, field.name)
+            for field in dataclasses.fields(self)
+            if field.name not in ("recipe", "mean", "std", "jit_compile")
+        }
+        return {name: value for name, value in found.items() if value is not None}
 
 
 ENCODERS = (
@@ -121,6 +164,13 @@ class Encoder:
         stem: ResNet entry: imagenet (7x7, stride 2, max-pool) or cifar (3x3, stride 1).
         zero_init_residual: Start each residual branch of the ResNet at zero.
         patch_size: Side of the ViT's patches in pixels; divides data.image_size.
+        weights: What the encoder starts from: a run directory, a SavedModel, a
+            checkpoint that `moco-tf import` takes (.pth, .safetensors, ...), or
+            imagenet, what KerasCV publishes of its classes (null: random weights).
+        frozen_stages: Stages, from the input on, that stay as they are, batch norm's
+            statistics too; a ResNet has 5 (its stem and 4 more), a ViT one for its
+            patches and one for each block.
+        frozen_epochs: Epochs after which they learn as well (null: they never do).
     """
 
     name: str = "resnet18"
@@ -128,6 +178,9 @@ class Encoder:
     stem: Literal["imagenet", "cifar"] = "cifar"
     zero_init_residual: bool = False
     patch_size: int = limited(16, at_least(1))
+    weights: Optional[str] = None
+    frozen_stages: int = limited(0, at_least(0))
+    frozen_epochs: Optional[int] = limited(None, at_least(1))
 
 
 @dataclass(frozen=True)
@@ -340,9 +393,11 @@ class Config:
     def hyperparameters(self) -> dict[str, bool | int | float | str]:
         """What runs are compared by: settings that shape what is learnt, by key."""
         fields = {
-            "data": ("source", "name", "split", "image_size", "crop_scale"),
-            "augment": ("recipe",),
-            "encoder": ("name", "width", "stem"),
+            "data": (
+                "source", "name", "split", "image_size", "crop_scale", "key_crop_scale",
+            ),
+            "augment": ("recipe", *self.augment.changes),
+            "encoder": ("name", "width", "stem", "weights", "frozen_stages"),
             "method": [field.name for field in dataclasses.fields(self.method)],
             "optimizer": (
                 "name", "learning_rate", "scaling", "momentum", "weight_decay",

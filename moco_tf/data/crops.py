@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
+import numpy as np
 import tensorflow as tf
 
 from moco_tf.data.decoding import as_reduced, decode, decode_reduced
@@ -16,7 +18,7 @@ def random_boxes(
     uniforms: tf.Tensor,
     height: tf.Tensor,
     width: tf.Tensor,
-    scale: tuple[float, float],
+    scale: Sequence[float] | np.ndarray,
     ratio: tuple[float, float],
 ) -> tf.Tensor:
     """Turns uniform numbers into boxes as torchvision's RandomResizedCrop draws them.
@@ -28,7 +30,8 @@ def random_boxes(
         uniforms: float32 (views, DRAWS), in [0, 1).
         height: int32 scalar, of the image.
         width: int32 scalar.
-        scale: least and greatest share of the image's area.
+        scale: least and greatest share of the image's area, (2,), or of each view's,
+            (views, 2).
         ratio: least and greatest width/height; drawn log-uniformly.
 
     Returns:
@@ -38,7 +41,10 @@ def random_boxes(
     """
     rows, columns = tf.cast(height, tf.float32), tf.cast(width, tf.float32)
     low, high = math.log(ratio[0]), math.log(ratio[1])
-    area = rows * columns * (scale[0] + (scale[1] - scale[0]) * uniforms[:, :ATTEMPTS])
+    least, most = np.broadcast_to(scale, (uniforms.shape[0], 2)).T[..., None]
+    shares = tf.constant(least, tf.float32)
+    shares += tf.constant(most - least, tf.float32) * uniforms[:, :ATTEMPTS]
+    area = rows * columns * shares
     aspect = tf.exp(low + (high - low) * uniforms[:, ATTEMPTS : 2 * ATTEMPTS])
     # tf.round takes halves to the even number, as Python does.
     widths = tf.round(tf.sqrt(area * aspect))
@@ -120,7 +126,7 @@ def random_crops(
     image: tf.Tensor,
     uniforms: tf.Tensor,
     channels: int,
-    scale: tuple[float, float],
+    scale: Sequence[float] | np.ndarray,
     ratio: tuple[float, float],
     size: int,
     antialias: bool = True,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import tensorflow as tf
 
 from moco_tf.data.crops import DRAWS, centre_crop, default_resize, random_crops
@@ -26,6 +27,7 @@ def two_views(
     image_size: int,
     channels: int = 3,
     crop_scale: tuple[float, float] = (0.2, 1.0),
+    key_crop_scale: tuple[float, float] | None = None,
     crop_ratio: tuple[float, float] = (3 / 4, 4 / 3),
     antialias: bool = True,
     seed: int = 0,
@@ -57,6 +59,7 @@ def two_views(
         image_size: side of the crops.
         channels: of the crops.
         crop_scale: least and greatest share of the image's area in a crop.
+        key_crop_scale: the same for the key view; None is crop_scale.
         crop_ratio: least and greatest width/height of a crop.
         antialias: average where a crop is reduced, as Pillow and the reference do;
             False is faster, see `moco_tf.data.crops.resize`.
@@ -98,6 +101,7 @@ def two_views(
             f"multiple of {hosts}."
         )
     rows = batch_size // hosts
+    scales = np.array([crop_scale, key_crop_scale or crop_scale])
     order = EpochOrder(source, batch_size, shards, seed, shuffle_buffer, cache)
     last = epochs if epochs is not None else tf.int64.max // steps
     first_epoch, first_step = divmod(start_step, steps)
@@ -127,7 +131,7 @@ def two_views(
         words = tf.bitwise.right_shift(bits[:, 2:] & 0x7FFFFFFF, 7)
         uniforms = tf.cast(words, tf.float32) * 2.0**-24
         query, key = random_crops(
-            element["image"], uniforms, channels, crop_scale, crop_ratio, image_size,
+            element["image"], uniforms, channels, scales, crop_ratio, image_size,
             antialias,
         )  # fmt: skip
         step = {"step": element["step"]} if "step" in element else {}

@@ -88,6 +88,7 @@ class ResNet(keras_cv.models.Backbone):
         super().__init__(inputs=images, outputs=x, name=name, **kwargs)
         self.pyramid_level_inputs = levels
         self.block_ends = tuple(blocks)
+        self.stage_ends = ("relu" if stem == "cifar" else "maxpool", *levels.values())
         self.depths = tuple(depths)
         self.block = block
         self.width = width

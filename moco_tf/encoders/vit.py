@@ -82,6 +82,7 @@ class ViT(keras.Model):
         x = _layer_norm("norm", dtype)(x)
         super().__init__(inputs=images, outputs=x, name=name, **kwargs)
         self.block_ends = tuple(f"blocks_{number}_add2" for number in range(depth))
+        self.stage_ends = ("pos_embed", *self.block_ends[:-1], "norm")
         self.image_size = image_size
         self.patch_size = patch_size
         self.width = width

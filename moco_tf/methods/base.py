@@ -135,6 +135,27 @@ class ContrastiveModel(keras.Model):
             )
         cut(self.query_encoder, self.encoder.block_ends)
 
+    def start_from(self, weights: Sequence[np.ndarray]) -> None:
+        """Gives the backbone its first weights, and with it the key encoder's.
+
+        Args:
+            weights: in the order of `encoder.weights`, and of their shapes.
+        """
+        self.encoder.set_weights(weights)
+        if (key_encoder := getattr(self, "key_encoder", None)) is not None:
+            key_encoder.set_weights(self.query_encoder.get_weights())
+
+    def backbone_layers(self, names: Sequence[str]) -> list[keras.layers.Layer]:
+        """Layers of the backbone, by their names, and the key backbone's of the same.
+
+        Args:
+            names: such as `moco_tf.encoders.stages.stage_layers` gives them.
+        """
+        encoders = [self.encoder]
+        if (key_encoder := getattr(self, "key_encoder", None)) is not None:
+            encoders.append(key_encoder)
+        return [encoder.get_layer(name) for encoder in encoders for name in names]
+
     def compile(self, optimizer: keras.optimizers.Optimizer, **kwargs) -> None:
         """Sets the optimiser; the loss is the method's own.
 

@@ -12,6 +12,7 @@ from moco_tf.config.methods import Grouped, MemoryBankSettings, MoCoSettings
 from moco_tf.contrast import bank_bytes
 from moco_tf.data.sources import Source
 from moco_tf.distribution import describe
+from moco_tf.encoders.stages import stage_layers
 from moco_tf.exchange import local_replicas
 from moco_tf.methods import ContrastiveModel
 
@@ -73,6 +74,17 @@ def announce(
                 "Batch norm %s; keys not shuffled, as method.shuffle_keys=false asks.",
                 extent,
             )
+    if stages := config.encoder.frozen_stages:
+        names = stage_layers(model.encoder, stages)
+        layers = [model.encoder.get_layer(name) for name in names]
+        count = sum(w.shape.num_elements() for layer in layers for w in layer.weights)
+        epochs = config.encoder.frozen_epochs
+        log.info(
+            "The first %s of the encoder (%s numbers) stay frozen for %s.",
+            _counted(stages, "stage"),
+            f"{count:,}",
+            _counted(epochs, "epoch") if epochs else "the whole run",
+        )
     if (
         isinstance(method, MoCoSettings)
         and method.queue_size > source.num_examples

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -13,6 +14,8 @@ from moco_tf import augment, encoders, methods, optimizers
 from moco_tf.config import Config, ConfigError
 from moco_tf.config.tree import ENCODERS
 from moco_tf.methods import ContrastiveModel
+
+log = logging.getLogger("moco_tf")
 
 _MODELS: dict[str, Callable[..., ContrastiveModel]] = {
     "moco": methods.MoCo,
@@ -37,11 +40,7 @@ def build_model(
     Raises:
         ConfigError: if the encoder's name is unknown.
     """
-    recipe = getattr(augment, config.augment.recipe)(
-        channels=config.data.channels,
-        mean=config.augment.mean,
-        std=config.augment.std,
-    )
+    recipe = _augmentation(config)
     # Fields have the names of the models' arguments.
     arguments = {
         field.name: getattr(config.method, field.name)
@@ -65,6 +64,40 @@ def build_model(
         model.recompute_activations()
     model.compile(_optimizer(config, steps), jit_compile=config.train.jit_compile)
     return model
+
+
+def _augmentation(config):
+    """The recipe of a configuration with its values, and a line on what differs."""
+    asked = config.augment
+    recipe = getattr(augment, asked.recipe)(
+        channels=config.data.channels, mean=asked.mean, std=asked.std
+    )
+    own = augment.changed(recipe, **asked.changes)
+    pairs = [(recipe, own)] + [(recipe.key, own.key)] * (recipe.key is not None)
+    before, after = ([augment.values(one) for one in ones] for ones in zip(*pairs))
+    differing = [
+        f"{name}={_shown(after[0][name])} ({_shown(*(one[name] for one in before))})"
+        for name in asked.changes
+        if any(one[name] != other[name] for one, other in zip(before, after))
+    ]
+    if (keys := config.data.key_crop_scale) not in (None, config.data.crop_scale):
+        share = _shown(config.data.crop_scale)
+        differing.append(f"crops of key views {_shown(keys)} of the area ({share})")
+    if differing:
+        log.info(
+            "Augmentation: %s, but %s; in brackets what it would be. TensorBoard shows "
+            "such views.",
+            asked.recipe,
+            ", ".join(differing),
+        )
+    return own
+
+
+def _shown(*found):
+    """Numbers or pairs of them, each once: "0.5", "0.1 to 2", "1 and 0.1"."""
+    pairs = [value if isinstance(value, tuple) else (value,) for value in found]
+    texts = [" to ".join(f"{number:g}" for number in pair) for pair in pairs]
+    return " and ".join(dict.fromkeys(texts))
 
 
 def build_encoder(config: Config) -> keras.Model:

@@ -18,14 +18,9 @@ from moco_tf.interchange.savedmodel import export_encoder
 from moco_tf.methods import ContrastiveModel
 from moco_tf.paths import to_path
 from moco_tf.pretrain.claim import write_whole
+from moco_tf.pretrain.first_weights import noted_weights
 from moco_tf.pretrain.watch import Watch
 from moco_tf.shell import command, tensorboard
-
-_ROWS = (
-    ("raw_pixels", "raw pixels"),
-    ("untrained", "untrained encoder"),
-    ("trained", "trained encoder"),
-)
 
 # Images from which on the papers' linear protocol is the one to take.
 _LARGE = 200_000
@@ -72,9 +67,15 @@ def close(
     document = {**figures, "quality": _quality(history), "cost": _cost(history)}
     # Last: it says the run is finished.
     write_whole(run_dir / "report" / "summary.json", json.dumps(document, indent=2))
+    is_begun = config.encoder.weights is not None
+    titles = {
+        "raw_pixels": "raw pixels",
+        "untrained": "encoder at the start" if is_begun else "untrained encoder",
+        "trained": "trained encoder",
+    }
     rows = [
         (title, figures[key].get("knn"), figures[key].get("linear"))
-        for key, title in _ROWS
+        for key, title in titles.items()
         if key in figures
     ]
     commands = {"watch the curves": tensorboard(run_dir)}
@@ -89,13 +90,14 @@ def close(
         rows,
         artefacts if guide else {},
         commands if guide else {},
-        report.below_untrained(figures),
+        report.below_untrained(figures, is_begun),
     )
     print(f"\n{table}" if table else "")
     return figures
 
 
 def _export(config, model, num_images):
+    noted = noted_weights(config.run_dir)
     export_encoder(
         model,
         config.run_dir / "saved_model",
@@ -106,6 +108,7 @@ def _export(config, model, num_images):
             "data": _data_name(config),
             "images": num_images,
             "epochs": config.train.epochs,
+            **({"started_from": noted} if noted else {}),
             "git_revision": _revision(),
         },
     )
@@ -130,6 +133,7 @@ def _pictures(config, model, album, baselines, history):
             raw_knn=raw.get("knn"),
             raw_linear=raw.get("linear"),
             title=config.name,
+            is_begun=config.encoder.weights is not None,
         )
     images, labels = album.load()
     if len(images) > 1:

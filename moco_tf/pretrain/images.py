@@ -96,6 +96,7 @@ class Images:
             "image_size": data.image_size,
             "channels": data.channels,
             "crop_scale": data.crop_scale,
+            "key_crop_scale": data.key_crop_scale,
             "crop_ratio": data.crop_ratio,
             "antialias": data.resize == "pillow",
             "seed": config.seed,

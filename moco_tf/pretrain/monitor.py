@@ -104,7 +104,7 @@ class Monitor:
         if resumed:
             with contextlib.suppress(OSError, ValueError):  # absent or broken
                 return json.loads(path.read_text())
-        encoder = "" if resumed else " and the untrained encoder"
+        encoder = "" if resumed else " and the encoder as it is"
         log.info("Measuring raw pixels%s first.", encoder)
         try:
             baselines = {"raw_pixels": self._raw_pixels()}

@@ -22,6 +22,7 @@ from moco_tf.pretrain.build import build_model
 from moco_tf.pretrain.claim import claimed
 from moco_tf.pretrain.diverged import first_bad_batch_kept
 from moco_tf.pretrain.finish import close
+from moco_tf.pretrain.first_weights import take_first_weights
 from moco_tf.pretrain.images import Images
 from moco_tf.pretrain.past import restore
 from moco_tf.pretrain.stall import stalls_told
@@ -122,6 +123,8 @@ def _run(config, strategy, run_dir, asked, guide):
         model = build_model(config, images.steps, replicas, examples)
     announce(config, images.source, images.steps, strategy, model)
     past = restore(config, strategy, run_dir, model, images, asked)
+    if past.is_untrained:
+        take_first_weights(config, strategy, run_dir, model)
     watched = watch(config, strategy, run_dir, model, images, past)
     past.start()
     with first_bad_batch_kept(run_dir, images):

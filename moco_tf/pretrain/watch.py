@@ -106,6 +106,9 @@ def watch(
         past.within,
         progress,
     ]
+    if stages := config.encoder.frozen_stages:
+        frozen = callbacks.FrozenStages(stages, config.encoder.frozen_epochs)
+        watchers.insert(0, frozen)
     if config.train.profile is not None:
         done = past.epochs * images.steps + past.step
         board = run_dir / "tensorboard"

@@ -24,6 +24,7 @@ def plot_history(
     raw_knn: float | None = None,
     raw_linear: float | None = None,
     title: str = "",
+    is_begun: bool = False,
 ) -> Path:
     """Draw loss, contrastive accuracy, probes and collapse indicators of a run.
 
@@ -35,6 +36,7 @@ def plot_history(
         raw_knn: kNN accuracy on raw pixels, in [0, 1].
         raw_linear: linear probe's accuracy on raw pixels, in [0, 1].
         title: line above the four panels.
+        is_begun: whether the encoder of epoch 0 had weights from elsewhere.
 
     Returns:
         `out_path`, as a `Path`.
@@ -53,7 +55,8 @@ def plot_history(
     _plot_contrast(contrast, history)
     if has_probes:
         probes = figure.add_subplot(grid[2])
-        _plot_probes(probes, history, raw_knn, raw_linear)
+        before = "at the start" if is_begun else "untrained"
+        _plot_probes(probes, history, raw_knn, raw_linear, before)
         probes.set_xlabel("epoch", fontsize=8.5, color=look.GREY)
     # Without labelled images the signs of collapse have the lower half for themselves.
     place = grid[3] if has_probes else grid[1, :]
@@ -106,7 +109,7 @@ def _plot_contrast(axes, history):
     _label_ends(axes, ends)
 
 
-def _plot_probes(axes, history, raw_knn, raw_linear):
+def _plot_probes(axes, history, raw_knn, raw_linear, before):
     look.title(axes, "Accuracy of the frozen features, %")
     ends = []
     raws, colours = (raw_knn, raw_linear), (look.BLUE, look.ORANGE)
@@ -114,8 +117,7 @@ def _plot_probes(axes, history, raw_knn, raw_linear):
         ends.append(_line(axes, history, name, colour, label, 100, marker="o"))
         untrained = history[name][history["epoch"] == 0] if name in history else []
         if len(untrained) and np.isfinite(untrained[0]):
-            text = f"{label}, untrained"
-            ends.append(_level(axes, 100 * untrained[0], text, colour))
+            ends.append(_level(axes, 100 * untrained[0], f"{label}, {before}", colour))
         if raw is not None:
             ends.append(_level(axes, 100 * raw, f"{label}, raw pixels", colour, ":"))
     axes.set_ylim(0, 102)

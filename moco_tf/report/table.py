@@ -47,22 +47,26 @@ def closing_table(
     return "\n".join(lines).lstrip("\n")
 
 
-def below_untrained(figures: Mapping[str, Mapping[str, float]]) -> str | None:
+def below_untrained(
+    figures: Mapping[str, Mapping[str, float]], is_begun: bool = False
+) -> str | None:
     """A sentence where a trained encoder is worse than before its training.
 
     Args:
         figures: "untrained" and "trained", where measured -> probe -> accuracy, 0 to 1.
+        is_begun: whether that before its training had weights from elsewhere.
     """
-    before, after = figures.get("untrained", {}), figures.get("trained", {})
-    worse = [name for name in after if name in before and after[name] < before[name]]
+    first, after = figures.get("untrained", {}), figures.get("trained", {})
+    worse = [name for name in after if name in first and after[name] < first[name]]
     if not worse:
         return None
     found = " and ".join(
-        f"{PROBES[name]} ({_percent(after[name])} against {_percent(before[name])})"
+        f"{PROBES[name]} ({_percent(after[name])} against {_percent(first[name])})"
         for name in worse
     )
+    before = "what it started from" if is_begun else "the untrained one"
     return (
-        f"The trained encoder is below the untrained one in {found}: what it has "
+        f"The trained encoder is below {before} in {found}: what it has "
         "learnt so far does not help these classes. Usually the run is too short, or "
         "the loss did not fall (see the curves), or the crops or colours that the "
         "views change are what tells the classes apart (data.crop_scale, "

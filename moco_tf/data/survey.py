@@ -1,0 +1,199 @@
+"""What a folder of pictures holds, before anything is learnt from it."""
+
+from __future__ import annotations
+
+import collections
+import concurrent.futures
+import hashlib
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image
+
+from moco_tf.data.sources.listing import (
+    Listing,
+    find_root,
+    label,
+    list_images,
+    shown_name,
+)
+from moco_tf.data.sources.readable import BROKEN, found_readable
+from moco_tf.data.threads import CORES
+from moco_tf.log import watched
+
+# Files whose headers are read; of more, so many that are spread over the folder.
+_HEADERS = 20_000
+_GREY = ("1", "L", "LA", "I", "I;16", "I;16B", "F")
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What was found.
+
+    Attributes:
+        listing: the files that look like images, in the alphabetical order of paths.
+        readable: int64 indices of those that can be decoded.
+        unreadable: names of the others.
+        formats: name of a format, as Pillow has it -> files, of those looked at.
+        sizes: int64 (looked at, 2), width and height.
+        grey: share of those looked at that have one channel.
+        copies: groups of two and more files of the same content, by their names.
+        classes: name of a sub-folder -> readable images, where they can be labels.
+        test_split: the part of the folder that is labelled alike, such as "test".
+    """
+
+    listing: Listing
+    readable: np.ndarray
+    unreadable: list[str]
+    formats: dict[str, int]
+    sizes: np.ndarray
+    grey: float
+    copies: list[list[str]]
+    classes: dict[str, int]
+    test_split: str | None
+
+    @property
+    def num_bytes(self) -> int:
+        """Of all readable files."""
+        return int(self.listing.sizes[self.readable].sum())
+
+    @property
+    def shorter_side(self) -> int:
+        """Pixels that half of the images have at least, along their shorter side."""
+        return int(np.median(self.sizes.min(axis=1)))
+
+    @property
+    def superfluous(self) -> int:
+        """Files that are copies of another one."""
+        return sum(len(group) - 1 for group in self.copies)
+
+
+def survey(data_dir: str) -> Survey:
+    """Looks through a folder, as source "folder" reads it for training.
+
+    Every file is decoded once, to know which can be read; what was found is kept, and
+    a run that opens the folder afterwards needs not do so again. Sizes and formats are
+    read off headers, of 20,000 files at most. Only files of the same length are
+    compared by content.
+
+    Args:
+        data_dir: the folder, or one that is divided into train and others.
+
+    Raises:
+        DataError: it is missing, or has no images.
+    """
+    listing = list_images(find_root(data_dir, "train"))
+    found = found_readable(listing, channels=3)
+    readable = np.flatnonzero(found != BROKEN)
+    some = readable[:: max(1, -(-len(readable) // _HEADERS))]
+    heads = _heads(listing, some)
+    names, labels = label([listing.paths[index] for index in readable])
+    counts: list[int] = np.bincount(labels).tolist() if names else []
+    return Survey(
+        listing=listing,
+        readable=readable,
+        unreadable=[
+            shown_name(listing.paths[n]) for n in np.flatnonzero(found == BROKEN)
+        ],
+        formats=dict(collections.Counter(head[0] for head in heads).most_common()),
+        sizes=np.array([head[1] for head in heads], np.int64).reshape(-1, 2),
+        grey=float(np.mean([head[2] in _GREY for head in heads])) if heads else 0.0,
+        copies=_copies(listing, readable),
+        classes=dict(zip(names, counts)),
+        test_split=_test_split(data_dir, names),
+    )
+
+
+def _in_parallel(work, paths: Sequence[str], title: str) -> list:
+    with concurrent.futures.ThreadPoolExecutor(max(4, 2 * CORES)) as pool:
+        return list(watched(pool.map(work, paths), title, len(paths)))
+
+
+def _path(listing, index):
+    return os.path.join(listing.root, listing.paths[index])
+
+
+def _heads(listing, indices):
+    """(format, (width, height), mode) of files that Pillow knows."""
+    paths = [_path(listing, index) for index in indices]
+    found = _in_parallel(_head, paths, "reading headers")
+    return [head for head in found if head is not None]
+
+
+def _head(path):
+    try:
+        with Image.open(path) as image:
+            return image.format, image.size, image.mode
+    except Exception:  # TensorFlow reads it, Pillow need not
+        return None
+
+
+def _copies(listing, indices):
+    """Groups of files of the same bytes, by name, the largest first."""
+    by_size = collections.defaultdict(list)
+    for index in indices:
+        by_size[listing.sizes[index]].append(index)
+    alike = [index for same in by_size.values() if len(same) > 1 for index in same]
+    digests = _in_parallel(
+        _digest, [_path(listing, index) for index in alike], "comparing files"
+    )
+    groups = collections.defaultdict(list)
+    for index, digest in zip(alike, digests):
+        if digest is not None:
+            groups[digest].append(shown_name(listing.paths[index]))
+    found = [group for group in groups.values() if len(group) > 1]
+    return sorted(found, key=lambda group: (-len(group), group))
+
+
+def _digest(path):
+    digest = hashlib.blake2b(digest_size=16)
+    try:
+        with open(path, "rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+    except OSError:  # gone since it was listed
+        return None
+    return digest.digest()
+
+
+def _test_split(data_dir, names):
+    """Another part of the folder with the same labels; None without one."""
+    if not names:
+        return None
+    for split in ("test", "val", "validation"):
+        try:
+            others, _ = label(list_images(find_root(data_dir, split)).paths)
+        except ValueError:
+            continue
+        if others == names:
+            return split
+    return None
+
+
+def thumbnails(found: Survey, count: int, side: int) -> tuple[list, list[str]]:
+    """Small pictures of some readable images, spread over the folder.
+
+    Args:
+        found: of the folder.
+        count: of the pictures, at most.
+        side: of the square that each fits into.
+
+    Returns:
+        uint8 (height, width, 3) arrays, and the files' names.
+    """
+    number = len(found.readable)
+    spread = np.linspace(0, max(0, number - 1), min(count, number)).round().astype(int)
+    pictures, names = [], []
+    for index in found.readable[spread]:
+        try:
+            with Image.open(_path(found.listing, index)) as image:
+                image.draft("RGB", (2 * side, 2 * side))
+                small = image.convert("RGB")
+                small.thumbnail((side, side))
+        except Exception:  # TensorFlow reads it, Pillow need not
+            continue
+        pictures.append(np.asarray(small))
+        names.append(shown_name(found.listing.paths[index]))
+    return pictures, names
