@@ -13,6 +13,7 @@ from moco_tf import augment, encoders, methods, optimizers
 from moco_tf.config import Config, ConfigError
 from moco_tf.config.tree import ENCODERS
 from moco_tf.methods import ContrastiveModel
+from moco_tf.pixels import GREY_LEVELS, Pixels
 
 _MODELS: dict[str, Callable[..., ContrastiveModel]] = {
     "moco": methods.MoCo,
@@ -24,7 +25,11 @@ _MODELS: dict[str, Callable[..., ContrastiveModel]] = {
 
 
 def build_model(
-    config: Config, steps: int, local_replicas: int, num_examples: int
+    config: Config,
+    steps: int,
+    local_replicas: int,
+    num_examples: int,
+    pixels: Pixels = GREY_LEVELS,
 ) -> ContrastiveModel:
     """Makes and compiles the model of a configuration; call it in a strategy's scope.
 
@@ -33,6 +38,7 @@ def build_model(
         steps: optimiser steps in an epoch.
         local_replicas: devices of each host that share the batch.
         num_examples: images of the training set, each of which the memory bank holds.
+        pixels: the numbers of these images.
 
     Raises:
         ConfigError: if the encoder's name is unknown.
@@ -41,6 +47,7 @@ def build_model(
         channels=config.data.channels,
         mean=config.augment.mean,
         std=config.augment.std,
+        value_range=pixels.value_range,
     )
     # Fields have the names of the models' arguments.
     arguments = {
@@ -50,6 +57,8 @@ def build_model(
     }
     if "bn_groups" in arguments:
         arguments["bn_groups"] = config.bn_groups(local_replicas)
+    if config.data.positives == "group":
+        arguments["mask_same_image"] = True
     of_run: dict[str, dict[str, Any]] = {
         "moco": {"accumulate": config.train.accumulate},
         "moco_v3": {"total_steps": steps * config.train.epochs},
