@@ -1,9 +1,9 @@
 """Prints the requirements of a lane: `python .ci/requirements.py {classic,current}`.
 
-They are pyproject.toml's with the extras detect, onnx and dev, and with gpu where that
-word follows. pyproject.toml tells the lanes apart by the version of Python; here the
-lane is asked for, to put today's TensorFlow on Python 3.11 and to renew the files of
-constraints (`make constraints`).
+They are pyproject.toml's with the extras detect, images, onnx and dev, and with gpu
+where that word follows. pyproject.toml tells the lanes apart by the version of Python;
+here the lane is asked for, to put today's TensorFlow on Python 3.11 and to renew the
+files of constraints (`make constraints`).
 """
 
 import pathlib
@@ -28,4 +28,4 @@ def main(lane: str, *more: str) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], "detect", "onnx", "dev", *sys.argv[2:])
+    main(sys.argv[1], "detect", "images", "onnx", "dev", *sys.argv[2:])

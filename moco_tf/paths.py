@@ -11,7 +11,7 @@ import pathlib
 import posixpath
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -49,6 +49,13 @@ def to_path(path: str | os.PathLike | Remote) -> pathlib.Path:
     if isinstance(text, str) and _REMOTE.match(text):
         return cast(pathlib.Path, Remote(text))
     return pathlib.Path(path).expanduser()
+
+
+def each_place(places: str | Sequence[str] | None) -> tuple[str, ...]:
+    """What a user named, one place or several, as a tuple; () of None."""
+    if places is None or places == "":
+        return ()
+    return (str(places),) if isinstance(places, (str, os.PathLike)) else tuple(places)
 
 
 def is_remote(path: pathlib.Path) -> bool:

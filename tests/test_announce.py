@@ -2,13 +2,15 @@
 
 import types
 
+import numpy as np
 import pytest
 import tensorflow as tf
 
 from moco_tf.config import load_config
+from moco_tf.pixels import GREY_LEVELS, Pixels
 from moco_tf.pretrain import announce
 
-SOURCE = types.SimpleNamespace(num_examples=1000)
+SOURCE = types.SimpleNamespace(num_examples=1000, pixels=GREY_LEVELS, groups=None)
 
 
 @pytest.fixture
@@ -21,12 +23,12 @@ def said(monkeypatch):
     return lines
 
 
-def say(*overrides, groups=8, keys=True):
+def say(*overrides, groups=8, keys=True, source=SOURCE):
     model = types.SimpleNamespace(negatives=lambda batch: 1024, bn_groups=groups)
     if keys:
         model.key_encoder = None
     config = load_config(None, overrides)
-    announce.announce(config, SOURCE, 7, tf.distribute.get_strategy(), model)
+    announce.announce(config, source, 7, tf.distribute.get_strategy(), model)
 
 
 @pytest.mark.parametrize(
@@ -93,3 +95,20 @@ def test_memory_of_a_bank_is_told(said):
     assert said == ["The memory bank takes 0.5 MiB on each replica."]
     announce.announce_bank(load_config(), SOURCE)
     assert len(said) == 1
+
+
+def test_other_numbers_and_groups_are_told(said):
+    source = types.SimpleNamespace(
+        num_examples=1000,
+        pixels=Pixels("uint16", 0, 4095),
+        groups=np.repeat(np.arange(500), 2)[:999].tolist() + [1000],
+    )
+    words = ("data.source=folder", "data.data_dir=x.csv", "data.positives=group")
+    say(*words, "data.channels=13", "method.queue_size=4096", source=source)
+    text = " ".join(said)
+    assert "uint16 numbers in 13 channels, 0..4095 as 0..1" in text
+    assert "501 groups, of 2 images at most; 2 images without another" in text
+    assert "false negatives" not in text  # keys of the group are masked
+    said.clear()
+    say()
+    assert "numbers" not in " ".join(said) and "group:" not in " ".join(said)

@@ -15,6 +15,7 @@ import shutil
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 from commands import ROOT
 from doc_commands import commands, python_blocks
@@ -179,6 +180,13 @@ def world(tmp_path_factory):
             (clone / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, clone / name)
     write_images(clone / "PHOTOS", 40)
+    shutil.copytree(clone / "PHOTOS", clone / "SCANS")
+    (clone / "BANDS").mkdir()
+    for number in range(40):
+        np.save(clone / f"BANDS/{number}.npy", np.full((20, 20, 13), 250 * number))
+    files = sorted((clone / "PHOTOS").rglob("*.png"))
+    rows = [f"{file.relative_to(clone)},,{n // 3}\n" for n, file in enumerate(files)]
+    (clone / "patients.csv").write_text("".join(rows))
     few = ("--monitor.max_train=200", "--monitor.max_test=60", "--monitor.knn_k=20")
     run = [
         arg for arg in SCALE["train.py"] if "width" not in arg and "every" not in arg

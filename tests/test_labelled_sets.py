@@ -18,6 +18,7 @@ from moco_tf.data.sources.listing import fingerprint
 from moco_tf.evaluation import evaluate
 from moco_tf.evaluation.labelled_sets import open_labelled_sets, resolve_labelled
 from moco_tf.evaluation.settings import LabelledData
+from moco_tf.pixels import GREY_LEVELS
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 
@@ -58,7 +59,8 @@ def write_tfds(root, form, shards=1, unlabelled=0):
 
 def facts(root):
     data = LabelledData("tfds", "shades", str(root), test_split="train", max_test=3)
-    train, test = open_labelled_sets(data, SimpleNamespace(config=None, channels=3))
+    encoder = SimpleNamespace(config=None, channels=3, pixels=GREY_LEVELS)
+    train, test = open_labelled_sets(data, encoder)
     return train.facts, test.facts
 
 

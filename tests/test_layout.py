@@ -12,7 +12,7 @@ TIERS = (
         "mistakes",
         "stops",
     ),
-    ("cluster", "exchange", "paths"),
+    ("cluster", "exchange", "paths", "pixels"),
     ("shell",),
     ("config",),
     (

@@ -93,14 +93,14 @@ def test_run_lives_on_another_file_system(ram, tmp_path, capsys):
     write_images(tmp_path / "photos", 20, ("blue", "red"))
     copy(tmp_path / "photos", ram / "photos")
     (ram / "photos" / "notes.txt").write_text("no image")
-    (ram / "photos" / "scan.tif").write_text("not read")
+    (ram / "photos" / "scan.psd").write_text("not read")
     words = ("train.epochs=2", "train.batch_size=16", "monitor.max_train=20",
              "monitor.max_test=10", "monitor.test_split=train", "monitor.every=1",
              "monitor.knn_k=5", "data.source=folder")  # fmt: skip
     remote = small("ram://test/runs", *words, f"data.data_dir={ram / 'photos'}")
     local = small(tmp_path, *words, f"data.data_dir={tmp_path / 'photos'}")
     found, expected = pretrain(remote), pretrain(local)
-    assert "1 .tif; 40 others" in " ".join(capsys.readouterr().out.split())
+    assert "1 .psd; 40 others" in " ".join(capsys.readouterr().out.split())
     assert found["trained"] == expected["trained"]
     here, there = tmp_path / "run", ram / "runs" / "run"
     files = {str(path.relative_to(here)) for path in here.rglob("*") if path.is_file()}

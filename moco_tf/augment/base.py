@@ -4,7 +4,8 @@ The layers subclass `keras_cv.layers.VectorizedBaseImageAugmentationLayer` and k
 its contract: a call takes images (batch, height, width, channels), one image, or a
 dict with ``"images"``, and works eagerly, in a graph and in `tf.data`. Added are seeds,
 one per image; what KerasCV's base does differently is said where it is overridden.
-Images are float32 0..255 between layers, whatever the global dtype policy.
+Images are float32 0..255 between layers, whatever the global dtype policy: whole
+numbers, or in a `Recipe` for images of more than 8 bits real ones.
 """
 
 from __future__ import annotations
@@ -20,8 +21,10 @@ _GEOMETRY = ("bounding_boxes", "keypoints", "segmentation_masks")
 class SeededImageLayer(VectorizedBaseImageAugmentationLayer):
     """Base of the layers: draws come from per-image seeds, arithmetic is in float32.
 
-    A subclass sets `draws` and overrides `augment_images(images, transformations)`,
-    where `transformations` is float32 (batch, draws), uniform in [0, 1).
+    Where `whole` is True, which a `Recipe` may change, results that Pillow rounds are
+    rounded to whole numbers. A subclass sets `draws` and overrides
+    `augment_images(images, transformations)`, where `transformations` is float32
+    (batch, draws), uniform in [0, 1).
 
     Args:
         seed: int or None; seeds the draws of calls that give no seeds of their own.
@@ -29,6 +32,7 @@ class SeededImageLayer(VectorizedBaseImageAugmentationLayer):
     """
 
     draws = 0
+    whole = True
     moves_pixels = False
     augments_at_inference = False
 

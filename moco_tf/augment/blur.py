@@ -23,7 +23,7 @@ def _box_weights(sigma: tf.Tensor, reach: int) -> tf.Tensor:
     return share * weight
 
 
-def _filter_rows(rows: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
+def _filter_rows(rows: tf.Tensor, weights: tf.Tensor, whole: bool) -> tf.Tensor:
     """One box filter along axis 1 of (batch, length, width)."""
     reach = weights.shape[1] - 1
     length = tf.shape(rows)[1]
@@ -34,24 +34,25 @@ def _filter_rows(rows: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
         after = padded[:, reach + distance : reach + distance + length]
         before = padded[:, reach - distance : reach - distance + length]
         total += weights[:, distance] * (after + before)
-    # Pillow's fixed-point weights are cut off, so exact halves go down.
-    total = tf.floor(total + 0.4999)
+    if whole:
+        # Pillow's fixed-point weights are cut off, so exact halves go down.
+        total = tf.floor(total + 0.4999)
     total.set_shape(rows.shape)
     return total
 
 
-def _filter_thrice(rows: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
+def _filter_thrice(rows: tf.Tensor, weights: tf.Tensor, whole: bool) -> tf.Tensor:
     # A loop although it is short: XLA fuses three passes written out one after the
     # other and computes each tap of the last from scratch, 25 times as slow on CPU.
     return tf.while_loop(
         lambda turn, _: turn < 3,
-        lambda turn, rows: (turn + 1, _filter_rows(rows, weights)),
+        lambda turn, rows: (turn + 1, _filter_rows(rows, weights, whole)),
         (tf.constant(0), rows),
     )[1]
 
 
 def gaussian_blur(
-    images: tf.Tensor, sigma: tf.Tensor, max_sigma: float = 2.0
+    images: tf.Tensor, sigma: tf.Tensor, max_sigma: float = 2.0, whole: bool = True
 ) -> tf.Tensor:
     """Blurs as Pillow's `GaussianBlur(radius=sigma)`: edges are replicated.
 
@@ -62,9 +63,11 @@ def gaussian_blur(
         images: float32 or uint8 (batch, height, width, channels), whole numbers 0..255.
         sigma: float32 (batch,), 0..`max_sigma`, in pixels; larger values are lowered.
         max_sigma: Python float; sets the filter length (5 taps for 2.0).
+        whole: whether each filter rounds to whole numbers, as Pillow does; images of
+            more than 8 bits are not rounded.
 
     Returns:
-        float32, shape of `images`, whole numbers 0..255.
+        float32, shape of `images`, 0..255.
 
     Source: Gwosdek et al. 2011, "Theoretical foundations of Gaussian convolution by
     extended box filtering"; Pillow's BoxBlur.c.
@@ -77,11 +80,11 @@ def gaussian_blur(
     # Filter along the slow axis, so that the inner loops run over contiguous values.
     columns = tf.transpose(images, (0, 2, 1, 3))
     columns = tf.reshape(columns, (batch, width, height * channels))
-    columns = _filter_thrice(columns, weights)
+    columns = _filter_thrice(columns, weights, whole)
     columns = tf.reshape(columns, (batch, width, height, channels))
     rows = tf.transpose(columns, (0, 2, 1, 3))
     rows = tf.reshape(rows, (batch, height, width * channels))
-    rows = _filter_thrice(rows, weights)
+    rows = _filter_thrice(rows, weights, whole)
     return tf.ensure_shape(
         tf.reshape(rows, (batch, height, width, channels)), images.shape
     )

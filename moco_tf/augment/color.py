@@ -6,6 +6,9 @@ nothing, makes the results equal to Pillow's rather than close to them (its hue 
 8-bit HSV, up to 15 grey levels from real numbers), and keeps small differences between
 eager mode and XLA from growing along a chain.
 
+With `whole=False` nothing is rounded: real numbers 0..255, for images of more than 8
+bits, as torchvision does with tensors of floats.
+
 Divisions are of whole numbers, and come out right though a device divides to 2 units in
 the last place, as compiled code on GPUs does.
 
@@ -40,8 +43,10 @@ def _per_image(values: tf.Tensor) -> tf.Tensor:
     return tf.reshape(values, (-1, 1, 1))
 
 
-def _luma(planes: list[tf.Tensor]) -> tf.Tensor:
+def _luma(planes: list[tf.Tensor], whole: bool = True) -> tf.Tensor:
     red, green, blue = planes
+    if not whole:
+        return (19595.0 * red + 38470.0 * green + 7471.0 * blue) * 2.0**-16
     # Every intermediate is a whole number below 2**24: exact in float32.
     total = 19595.0 * red + 38470.0 * green + 7471.0 * blue + 32768.0
     return tf.floor(total * 2.0**-16)
@@ -65,18 +70,21 @@ def _nearest(numerator: tf.Tensor, denominator) -> tf.Tensor:
     return close - tf.cast(rest < -denominator, tf.float32)
 
 
-def _rounded_mean(plane: tf.Tensor) -> tf.Tensor:
+def _mean(plane: tf.Tensor, whole: bool = True) -> tf.Tensor:
+    if not whole:
+        return tf.reduce_mean(plane, axis=(1, 2), keepdims=True)
     # The sum is exact for images of up to 256 x 256 pixels.
     total = tf.reduce_sum(plane, axis=(1, 2), keepdims=True)
     shape = tf.shape(plane)
     return _nearest(total, tf.cast(shape[1] * shape[2], tf.float32))
 
 
-def _blend(planes, base, factor) -> list[tf.Tensor]:
-    return [
-        tf.floor(tf.clip_by_value(base + factor * (plane - base), 0.0, 255.0))
-        for plane in planes
-    ]
+def _blend(planes, base, factor, whole=True) -> list[tf.Tensor]:
+    blended = []
+    for plane in planes:
+        plane = tf.clip_by_value(base + factor * (plane - base), 0.0, 255.0)
+        blended.append(tf.floor(plane) if whole else plane)
+    return blended
 
 
 def _shift_hue(planes, shift) -> list[tf.Tensor]:
@@ -123,6 +131,14 @@ def _shift_hue(planes, shift) -> list[tf.Tensor]:
     return [channel(5.0), channel(3.0), channel(1.0)]
 
 
+def _turn_hue(planes, turns) -> list[tf.Tensor]:
+    """The hue turned in real numbers; `turns` broadcasts against the planes."""
+    hsv = tf.image.rgb_to_hsv(tf.stack(planes, axis=-1) / 255.0)
+    hue = hsv[..., 0] + turns
+    turned = tf.stack([hue - tf.floor(hue), hsv[..., 1], hsv[..., 2]], axis=-1)
+    return tf.unstack(255.0 * tf.image.hsv_to_rgb(turned), num=3, axis=-1)
+
+
 def _hue_steps(factor: tf.Tensor) -> tf.Tensor:
     steps = 255.0 * tf.cast(factor, tf.float32)
     return tf.sign(steps) * tf.floor(tf.abs(steps))
@@ -152,7 +168,7 @@ def adjust_contrast(images: tf.Tensor, factor: tf.Tensor) -> tf.Tensor:
         float32 (batch, height, width, 3), whole numbers 0..255.
     """
     planes = _planes(images)
-    mean = _rounded_mean(_luma(planes))
+    mean = _mean(_luma(planes))
     return tf.stack(_blend(planes, mean, _per_image(factor)), axis=-1)
 
 
@@ -186,16 +202,17 @@ def adjust_hue(images: tf.Tensor, factor: tf.Tensor) -> tf.Tensor:
     return tf.stack(_shift_hue(_planes(images), shift), axis=-1)
 
 
-def grayscale(images: tf.Tensor) -> tf.Tensor:
+def grayscale(images: tf.Tensor, whole: bool = True) -> tf.Tensor:
     """Luma (0.299, 0.587, 0.114) in three equal channels.
 
     Args:
         images: float32 or uint8 (batch, height, width, 3), 0..255.
+        whole: whether to round to whole numbers, as Pillow does.
 
     Returns:
-        float32 (batch, height, width, 3), whole numbers 0..255.
+        float32 (batch, height, width, 3), 0..255.
     """
-    return tf.stack([_luma(_planes(images))] * 3, axis=-1)
+    return tf.stack([_luma(_planes(images), whole)] * 3, axis=-1)
 
 
 def solarize(images: tf.Tensor, threshold: float = 128.0) -> tf.Tensor:
@@ -212,15 +229,16 @@ def solarize(images: tf.Tensor, threshold: float = 128.0) -> tf.Tensor:
     return tf.where(images < threshold, images, 255.0 - images)
 
 
-def _blend_in_turn(planes, kinds, factors) -> list[tf.Tensor]:
+def _blend_in_turn(planes, kinds, factors, whole) -> list[tf.Tensor]:
     """Three blends, of kinds int32 (batch, 3) with factors float32 (batch, 3)."""
 
     def blend_next(place, *planes):
-        luma = _luma(planes)
+        luma = _luma(planes, whole)
         kind = _per_image(kinds[:, place])
         base = tf.cast(kind == SATURATION, tf.float32) * luma
-        base += tf.cast(kind == CONTRAST, tf.float32) * _rounded_mean(luma)
-        return (place + 1, *_blend(planes, base, _per_image(factors[:, place])))
+        base += tf.cast(kind == CONTRAST, tf.float32) * _mean(luma, whole)
+        factor = _per_image(factors[:, place])
+        return (place + 1, *_blend(planes, base, factor, whole))
 
     # A loop although it is short: XLA would fuse the last blend into all that follows
     # and compute it there several times over.
@@ -235,6 +253,7 @@ def color_jitter(
     order: tf.Tensor,
     factors: tf.Tensor,
     with_hue: tf.Tensor | bool = True,
+    whole: bool = True,
 ) -> tf.Tensor:
     """Applies brightness, contrast, saturation and hue in an order of each image's own.
 
@@ -249,9 +268,10 @@ def color_jitter(
             2 saturation, 3 hue.
         factors: float32 (batch, 4), indexed by operation, not by place.
         with_hue: bool (batch,) or scalar; False leaves the hue operation out.
+        whole: whether each operation rounds to whole numbers, as Pillow does.
 
     Returns:
-        float32 (batch, height, width, 3), whole numbers 0..255.
+        float32 (batch, height, width, 3), 0..255.
 
     Source: torchvision's `ColorJitter`.
     """
@@ -264,9 +284,14 @@ def color_jitter(
     blend_factors = tf.gather(factors, kinds, batch_dims=1)
     before = places < hue_place[:, None]
     planes = _planes(images)
-    planes = _blend_in_turn(planes, kinds, tf.where(before, blend_factors, 1.0))
-    shifted = _shift_hue(planes, _per_image(_hue_steps(factors[:, HUE])))
+    factors_before = tf.where(before, blend_factors, 1.0)
+    planes = _blend_in_turn(planes, kinds, factors_before, whole)
+    if whole:
+        shifted = _shift_hue(planes, _per_image(_hue_steps(factors[:, HUE])))
+    else:
+        shifted = _turn_hue(planes, _per_image(factors[:, HUE]))
     with_hue = _per_image(tf.convert_to_tensor(with_hue))
     planes = [tf.where(with_hue, *pair) for pair in zip(shifted, planes)]
-    planes = _blend_in_turn(planes, kinds, tf.where(before, 1.0, blend_factors))
+    factors_after = tf.where(before, 1.0, blend_factors)
+    planes = _blend_in_turn(planes, kinds, factors_after, whole)
     return tf.stack(planes, axis=-1)

@@ -12,6 +12,7 @@ from tensorflow import keras
 from moco_tf.augment import color
 from moco_tf.augment.base import OccasionalLayer, SeededImageLayer
 from moco_tf.augment.blur import gaussian_blur
+from moco_tf.pixels import ValueRange, to_unit
 
 _register = keras.saving.register_keras_serializable(package="moco_tf")
 _ORDERS = np.array(list(itertools.permutations(range(4))), np.int32)
@@ -32,7 +33,7 @@ class RandomGrayscale(OccasionalLayer):
 
     def change(self, images):
         """See `color.grayscale`."""
-        return color.grayscale(images)
+        return color.grayscale(images, self.whole)
 
 
 @_register
@@ -172,7 +173,8 @@ class RandomGaussianBlur(OccasionalLayer):
 
     def augment_images(self, images, transformations, **kwargs):
         """Blurs; a radius of 0 changes nothing."""
-        return gaussian_blur(images, self.sigmas(transformations), self.sigma[1])
+        sigmas = self.sigmas(transformations)
+        return gaussian_blur(images, sigmas, self.sigma[1], self.whole)
 
     def get_config(self) -> dict:
         """Returns the constructor's arguments."""
@@ -246,7 +248,7 @@ class ColorJitter(OccasionalLayer):
         """Jitters the chosen images."""
         order, factors, chosen = self.parameters(transformations)
         with_hue = chosen & (self.ranges["hue"] > 0.0)
-        return color.color_jitter(images, order, factors, with_hue)
+        return color.color_jitter(images, order, factors, with_hue, self.whole)
 
     def get_config(self) -> dict:
         """Returns the constructor's arguments."""
@@ -260,14 +262,22 @@ class Normalize(SeededImageLayer):
     Args:
         mean: one number per channel, for values 0..1.
         std: one positive number per channel.
+        value_range: what is 0 and 1 instead of 0 and 255; see `moco_tf.pixels`.
         **kwargs: see `SeededImageLayer`.
     """
 
     augments_at_inference = True
 
-    def __init__(self, mean: Sequence[float], std: Sequence[float], **kwargs):
+    def __init__(
+        self,
+        mean: Sequence[float],
+        std: Sequence[float],
+        value_range: ValueRange = None,
+        **kwargs,
+    ):
         """See the class."""
         super().__init__(**kwargs)
+        self.value_range = None if value_range is None else tuple(value_range)
         self.mean = tuple(float(value) for value in mean)
         self.std = tuple(float(value) for value in std)
         if len(self.mean) != len(self.std):
@@ -286,9 +296,12 @@ class Normalize(SeededImageLayer):
                 f"Normalize got images of {channels} channels and {len(self.mean)} "
                 "values of mean and std; give as many as there are channels."
             )
-        return (images / 255.0 - tf.constant(self.mean)) / tf.constant(self.std)
+        images = to_unit(images, self.value_range)
+        return (images - tf.constant(self.mean)) / tf.constant(self.std)
 
     def get_config(self) -> dict:
         """Returns the constructor's arguments."""
-        config = {"mean": list(self.mean), "std": list(self.std)}
+        config: dict = {"mean": list(self.mean), "std": list(self.std)}
+        if self.value_range is not None:
+            config["value_range"] = list(self.value_range)
         return {**super().get_config(), **config}

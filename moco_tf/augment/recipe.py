@@ -9,6 +9,7 @@ from tensorflow import keras
 
 from moco_tf.augment.base import SeededImageLayer
 from moco_tf.augment.seeds import fold_in
+from moco_tf.pixels import ValueRange, to_unit
 
 
 @keras.saving.register_keras_serializable(package="moco_tf")
@@ -24,6 +25,9 @@ class Recipe(SeededImageLayer):
         key: the recipe of key views, where the two views of an image are treated
             differently and this is the query views' only; None where it is both's.
         jit_compile: False leaves the arithmetic to TensorFlow's own kernels.
+        value_range: low and high of images that are no 8-bit grey levels, which are
+            mapped to 0..255 first and from then on real numbers; None rounds where
+            Pillow does.
         **kwargs: see `SeededImageLayer`.
     """
 
@@ -32,6 +36,7 @@ class Recipe(SeededImageLayer):
         layers: Sequence[SeededImageLayer],
         key: Recipe | None = None,
         jit_compile: bool = True,
+        value_range: ValueRange = None,
         **kwargs,
     ):
         """See the class."""
@@ -45,6 +50,9 @@ class Recipe(SeededImageLayer):
         self.layers = list(layers)
         self.key = key
         self.jit_compile = jit_compile
+        self.value_range = None if value_range is None else tuple(value_range)
+        for layer in self.layers:
+            layer.whole = value_range is None
         self.draws = sum(layer.draws for layer in self.layers)
         self.moves_pixels = any(layer.moves_pixels for layer in self.layers)
         self._compiled = tf.function(self._apply, jit_compile=jit_compile)
@@ -53,7 +61,12 @@ class Recipe(SeededImageLayer):
         """The same recipe on TensorFlow's own kernels, without XLA."""
         key = None if self.key is None else self.key.uncompiled()
         return Recipe(
-            self.layers, key, jit_compile=False, seed=self.seed, name=self.name
+            self.layers,
+            key,
+            jit_compile=False,
+            value_range=self.value_range,
+            seed=self.seed,
+            name=self.name,
         )
 
     def _ensure_inputs_are_compute_dtype(self, inputs):
@@ -63,12 +76,23 @@ class Recipe(SeededImageLayer):
     def _call_unseeded(self, inputs, training):
         if training:
             return super()._call_unseeded(inputs, training)
+        if self.value_range is not None:
+            if isinstance(inputs, dict):
+                inputs = {**inputs, "images": self._in_range(inputs["images"])}
+            else:
+                inputs = self._in_range(inputs)
         for layer in self.layers:
             inputs = layer(inputs, training=False)
         return inputs
 
+    def _in_range(self, images):
+        """Float32 images, 0..255."""
+        if self.value_range is None:
+            return tf.cast(images, tf.float32)
+        return 255.0 * to_unit(images, self.value_range)
+
     def _apply(self, images, seeds):
-        images = tf.cast(images, tf.float32)
+        images = self._in_range(images)
         for index, layer in enumerate(self.layers):
             images = layer.augment_with_seeds(images, fold_in(seeds, index))
         return images
@@ -80,12 +104,15 @@ class Recipe(SeededImageLayer):
     def get_config(self) -> dict:
         """Returns the constructor's arguments, the layers serialised."""
         serialize = keras.saving.serialize_keras_object
-        return {
+        config = {
             **super().get_config(),
             "layers": [serialize(layer) for layer in self.layers],
             "key": None if self.key is None else serialize(self.key),
             "jit_compile": self.jit_compile,
         }
+        if self.value_range is not None:
+            config["value_range"] = list(self.value_range)
+        return config
 
     @classmethod
     def from_config(cls, config: dict) -> Recipe:

@@ -1,14 +1,18 @@
 """Published augmentation recipes as one Keras layer each.
 
 The random resized crop, which comes first in all of them, is made on the host by the
-input pipeline. A recipe is a layer from uint8 or float32 0..255 to float32; its `key`
-is the layer of key views where these are treated differently. All are made from
+input pipeline. A recipe is a layer from uint8 or float32 0..255 (or what `value_range`
+says, of any type) to float32; its `key` is the layer of key views where these are
+treated differently. All are made from
 
     channels: of the images. Colour operations exist for RGB only: with another number
         the recipes leave them out, and log it; blur, flip and normalisation remain.
     mean: per channel, for values 0..1; None is that of the data set named (ImageNet
         unless said), or 0.5 unless RGB.
     std: as mean; None is 0.25 unless RGB.
+    value_range: low and high of images that are no 8-bit grey levels, mapped first to
+        0..1, to which mean and std refer; what is beyond is cut off. Blur and colour
+        operations then round to no grey levels.
 
 and raise ValueError for no channels or another number of values than channels.
 """
@@ -28,6 +32,7 @@ from moco_tf.augment.layers import (
     RandomSolarize,
 )
 from moco_tf.augment.recipe import Recipe
+from moco_tf.pixels import ValueRange
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 CIFAR_MEAN, CIFAR_STD = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)
@@ -38,7 +43,13 @@ _logger = logging.getLogger(__name__)
 
 
 def _recipe(
-    name, layers, channels, mean, std, rgb_statistics=(IMAGENET_MEAN, IMAGENET_STD)
+    name,
+    layers,
+    channels,
+    mean,
+    std,
+    value_range,
+    rgb_statistics=(IMAGENET_MEAN, IMAGENET_STD),
 ) -> Recipe:
     if channels < 1:
         raise ValueError(f"{name} got channels={channels}; give 1 or more.")
@@ -63,10 +74,15 @@ def _recipe(
                 f"{name} got {len(values)} values of {key} for {channels} channels; "
                 "give one per channel."
             )
-    return Recipe([*layers, Normalize(mean, std)], name=name)
+    return Recipe([*layers, Normalize(mean, std)], value_range=value_range, name=name)
 
 
-def moco_v1(channels: int = 3, mean: _Values = None, std: _Values = None) -> Recipe:
+def moco_v1(
+    channels: int = 3,
+    mean: _Values = None,
+    std: _Values = None,
+    value_range: ValueRange = None,
+) -> Recipe:
     """MoCo v1: grayscale, jitter of everything by 0.4 always, flip, normalisation.
 
     Source: He et al. 2020; the official code's default augmentation.
@@ -76,10 +92,15 @@ def moco_v1(channels: int = 3, mean: _Values = None, std: _Values = None) -> Rec
         ColorJitter(0.4, 0.4, 0.4, 0.4),
         RandomHorizontalFlip(0.5),
     ]
-    return _recipe("moco_v1", layers, channels, mean, std)
+    return _recipe("moco_v1", layers, channels, mean, std, value_range)
 
 
-def moco_v2(channels: int = 3, mean: _Values = None, std: _Values = None) -> Recipe:
+def moco_v2(
+    channels: int = 3,
+    mean: _Values = None,
+    std: _Values = None,
+    value_range: ValueRange = None,
+) -> Recipe:
     """MoCo v2 ("aug+"): jitter of 0.8 of the images, grayscale, blur of half, flip.
 
     Source: Chen et al. 2020 (MoCo v2); the official code's `--aug-plus`.
@@ -90,10 +111,15 @@ def moco_v2(channels: int = 3, mean: _Values = None, std: _Values = None) -> Rec
         RandomGaussianBlur((0.1, 2.0), 0.5),
         RandomHorizontalFlip(0.5),
     ]
-    return _recipe("moco_v2", layers, channels, mean, std)
+    return _recipe("moco_v2", layers, channels, mean, std, value_range)
 
 
-def cifar(channels: int = 3, mean: _Values = None, std: _Values = None) -> Recipe:
+def cifar(
+    channels: int = 3,
+    mean: _Values = None,
+    std: _Values = None,
+    value_range: ValueRange = None,
+) -> Recipe:
     """The official CIFAR-10 demo: flip, jitter of 0.8 of the images, grayscale.
 
     Normalised by the statistics of CIFAR-10.
@@ -105,10 +131,16 @@ def cifar(channels: int = 3, mean: _Values = None, std: _Values = None) -> Recip
         ColorJitter(0.4, 0.4, 0.4, 0.1, probability=0.8),
         RandomGrayscale(0.2),
     ]
-    return _recipe("cifar", layers, channels, mean, std, (CIFAR_MEAN, CIFAR_STD))
+    statistics = (CIFAR_MEAN, CIFAR_STD)
+    return _recipe("cifar", layers, channels, mean, std, value_range, statistics)
 
 
-def moco_v3(channels: int = 3, mean: _Values = None, std: _Values = None) -> Recipe:
+def moco_v3(
+    channels: int = 3,
+    mean: _Values = None,
+    std: _Values = None,
+    value_range: ValueRange = None,
+) -> Recipe:
     """MoCo v3: as v2 with a weaker jitter, and the two views treated differently.
 
     Query views are all blurred; of key views a tenth is blurred and a fifth solarised.
@@ -132,13 +164,19 @@ def moco_v3(channels: int = 3, mean: _Values = None, std: _Values = None) -> Rec
             channels,
             mean,
             std,
+            value_range,
         )
         for name, blur in views.items()
     )
-    return Recipe(query.layers, key=key, name="moco_v3")
+    return Recipe(query.layers, key=key, value_range=value_range, name="moco_v3")
 
 
-def simclr(channels: int = 3, mean: _Values = None, std: _Values = None) -> Recipe:
+def simclr(
+    channels: int = 3,
+    mean: _Values = None,
+    std: _Values = None,
+    value_range: ValueRange = None,
+) -> Recipe:
     """SimCLR on ImageNet: flip, strong jitter of 0.8 of the images, grayscale, blur.
 
     The original crops bicubically (here bilinearly), has a kernel of a tenth of the
@@ -153,4 +191,4 @@ def simclr(channels: int = 3, mean: _Values = None, std: _Values = None) -> Reci
         RandomGrayscale(0.2),
         RandomGaussianBlur((0.1, 2.0), 0.5),
     ]
-    return _recipe("simclr", layers, channels, mean, std)
+    return _recipe("simclr", layers, channels, mean, std, value_range)

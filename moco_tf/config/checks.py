@@ -9,7 +9,7 @@ from moco_tf.config.limits import ConfigError, check_limits, require
 from moco_tf.config.methods import Grouped, MoCoSettings
 from moco_tf.config.tree import ENCODERS, Config, Data, Encoder
 from moco_tf.mistakes import require_plain
-from moco_tf.paths import to_path
+from moco_tf.paths import each_place, to_path
 
 # What the jitter of colours has, and the recipes that have no blur.
 STRENGTHS = ("brightness", "contrast", "saturation", "hue")
@@ -60,13 +60,15 @@ def check_places(config: Config) -> None:
     for section, data in asked:
         keys = {"folder": ("data_dir",), "tfds": ("data_dir", "manual_dir")}
         for key in keys.get(data.source, ()):
-            if (place := getattr(data, key)) is None:
-                continue
-            require(
-                to_path(place).is_dir(),
-                f"{section}.{key}={place!r} is not a folder; check the path, which is "
-                f"taken from {pathlib.Path.cwd()} unless it starts with a slash.",
-            )
+            for place in each_place(getattr(data, key)):
+                path = to_path(place)
+                is_manifest = data.source == "folder" and path.is_file()
+                require(
+                    is_manifest or path.is_dir(),
+                    f"{section}.{key}={place!r} is not a folder; check the path, which "
+                    f"is taken from {pathlib.Path.cwd()} unless it starts with a "
+                    "slash.",
+                )
     weights = config.encoder.weights
     if weights not in (None, "imagenet") and not to_path(weights).exists():
         # A run that goes on has them behind it.
@@ -89,6 +91,23 @@ def check_places(config: Config) -> None:
 def _check_data(config: Config) -> None:
     data = config.data
     _check_source("data", data)
+    if data.positives == "group":
+        require(
+            isinstance(config.method, MoCoSettings),
+            f"data.positives=group does not go with method.name={config.method.name}, "
+            "whose negatives of the same group cannot be left out; use "
+            "method.name=moco, or data.positives=image.",
+        )
+        require(
+            data.source == "folder",
+            f"data.positives=group does not go with data.source={data.source}, which "
+            "has no groups; use data.source=folder with a manifest as data.data_dir.",
+        )
+        require(
+            not data.cache,
+            "data.positives=group does not go with data.cache=true, as partners are "
+            "read in any order; leave one of them out.",
+        )
     for key in ("mean", "std"):
         values = getattr(config.augment, key)
         require(
@@ -139,6 +158,11 @@ def _check_source(section: str, data: Data) -> None:
         data.source != "tfds" or data.name,
         f"{section}.name={data.name} but {section}.source=tfds needs a dataset; "
         f"set for instance {section}.name=cifar10.",
+    )
+    require(
+        data.source == "folder" or not isinstance(data.data_dir, tuple),
+        f"{section}.data_dir names several folders, which {section}.source="
+        f"{data.source} cannot read; name one.",
     )
     require(
         data.source != "folder" or data.data_dir,

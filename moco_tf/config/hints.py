@@ -21,7 +21,8 @@ def describe(hint: object) -> str:
     if typing.get_origin(hint) is typing.Literal:
         return "one of " + ", ".join(arguments)
     if typing.get_origin(hint) is tuple:
-        item = {int: "whole numbers", float: "numbers"}[arguments[0]]
+        items = {int: "whole numbers", float: "numbers", str: "names"}
+        item = items[arguments[0]]
         count = "a list of" if Ellipsis in arguments else "a list of two"
         return f"{count} {item} in brackets"
     words: dict[object, str] = {

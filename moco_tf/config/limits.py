@@ -76,6 +76,12 @@ FACTOR = Limit(
 INNER_SHARE = Limit(
     lambda n: 0 < n < 1, "between 0 and 1", remedy="a share between 0 and 1"
 )
+VALUE_RANGE = Limit(
+    lambda pair: pair[0] < pair[1],
+    "two rising numbers",
+    "must be two rising numbers",
+    "for instance [0, 65535] or [0.0, 1.0]",
+)
 CROP_SHARES = Limit(
     lambda pair: 0 < pair[0] <= pair[1] <= 1,
     "two rising shares, above 0, up to 1",

@@ -14,7 +14,7 @@ class Packing:
     Attributes:
         shorter_side: of the packed images; smaller ones stay as they are.
         quality: of JPEG.
-        channels: 1, 3, or 4, which are packed as PNG.
+        channels: 1, 3, or 4, which are packed as PNG, as 16 bits are.
         shard_images: images in a file.
         seed: of their order, where the source can read any of them at once.
     """

@@ -7,7 +7,7 @@ import dataclasses
 import math
 import pathlib
 from dataclasses import dataclass, field
-from typing import Any, Literal, Optional
+from typing import Any, Literal, Optional, Union
 
 from moco_tf.config.limits import (
     BELOW_ONE,
@@ -16,6 +16,7 @@ from moco_tf.config.limits import (
     NOT_NEGATIVE,
     POSITIVE,
     SIGMAS,
+    VALUE_RANGE,
     at_least,
     between,
     limited,
@@ -23,6 +24,9 @@ from moco_tf.config.limits import (
 )
 from moco_tf.config.methods import Grouped, Method, MoCoSettings
 from moco_tf.paths import to_path
+
+# One, or several in brackets.
+Places = Optional[Union[tuple[str, ...], str]]
 
 
 @dataclass(frozen=True)
@@ -34,12 +38,16 @@ class Data:
             set), folder (your own files, nested or flat) or synthetic (made photographs
             in ImageNet's shape, to rehearse a run whose images are not there yet).
         name: TFDS name such as cifar10 or imagenet2012; only for source tfds.
-        data_dir: Root of the prepared TFDS sets (null: ~/tensorflow_datasets), or the
-            folder of images itself for source folder.
+        data_dir: Root of the prepared TFDS sets (null: ~/tensorflow_datasets), or for
+            source folder the folder of images itself, a text or CSV file that names
+            them (path[,label][,group]), or several of these, such as [A, B].
         manual_dir: Where TFDS finds archives that you must fetch yourself (ImageNet).
         split: Split to train on, in TFDS notation such as train or train[:10%].
         image_size: Side of the square crops in pixels.
         channels: Channels per image; the colour operations of a recipe apply to 3 only.
+        range: Numbers in the images that are black and white, such as [0, 4095] or
+            [0.0, 1.0] (null: all that 8 or 16 bits can be; must be given of others);
+            what is beyond is cut off.
         crop_scale: Least and greatest share of the image's area in a random crop.
         key_crop_scale: The same for the second view, the key's (null: crop_scale).
         crop_ratio: Least and greatest width/height of a random crop.
@@ -54,15 +62,19 @@ class Data:
         service: Address of a tf.data service whose workers read and crop the images,
             such as grpc://host:5000 (null: this machine does).
         max_unreadable: Share of unreadable images above which a run stops.
+        positives: What a query's key is a view of: image, the same one; or group,
+            another one of its group in a manifest (a patient's, a scene's), whose keys
+            in the queue are then no negatives of it. Of method moco.
     """
 
     source: Literal["glyphs", "tfds", "folder", "synthetic"] = "glyphs"
     name: Optional[str] = None
-    data_dir: Optional[str] = None
+    data_dir: Places = None
     manual_dir: Optional[str] = None
     split: str = "train"
     image_size: int = limited(32, between(16, 1024))
     channels: int = limited(3, at_least(1))
+    range: Optional[tuple[float, float]] = limited(None, VALUE_RANGE)
     crop_scale: tuple[float, float] = limited((0.2, 1.0), CROP_SHARES)
     key_crop_scale: Optional[tuple[float, float]] = limited(None, CROP_SHARES)
     crop_ratio: tuple[float, float] = limited(
@@ -74,12 +86,14 @@ class Data:
     decode_threads: Optional[int] = limited(None, at_least(1))
     service: Optional[str] = None
     max_unreadable: float = limited(0.01, between(0, 1))
+    positives: Literal["image", "group"] = "image"
 
     @property
     def place(self) -> dict[str, Any]:
         """What `moco_tf.data.open_source` is to open."""
         names = ("split", "name", "data_dir", "manual_dir", "max_unreadable")
-        return {"kind": self.source, **{name: getattr(self, name) for name in names}}
+        place = {name: getattr(self, name) for name in names}
+        return {"kind": self.source, **place, "value_range": self.range}
 
 
 @dataclass(frozen=True)
@@ -300,7 +314,7 @@ class Monitor:
     every: int = limited(2, at_least(0))
     source: Optional[Literal["glyphs", "tfds", "folder", "synthetic"]] = None
     name: Optional[str] = None
-    data_dir: Optional[str] = None
+    data_dir: Places = None
     manual_dir: Optional[str] = None
     train_split: str = "train"
     test_split: str = "test"

@@ -9,6 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from moco_tf.data.decoding import as_reduced, decode, decode_reduced
+from moco_tf.pixels import GREY_LEVELS, Pixels
 
 ATTEMPTS = 10
 DRAWS = 2 * ATTEMPTS + 2
@@ -73,28 +74,34 @@ def random_boxes(
 
 
 def resize(
-    image: tf.Tensor, height: tf.Tensor, width: tf.Tensor, antialias: bool = True
+    image: tf.Tensor,
+    height: tf.Tensor,
+    width: tf.Tensor,
+    antialias: bool = True,
+    pixels: Pixels = GREY_LEVELS,
 ) -> tf.Tensor:
     """Resizes with Pillow's bilinear filter, which averages when it reduces.
 
     Args:
-        image: uint8 (rows, columns, channels).
+        image: (rows, columns, channels) of the pixels' type.
         height: int32 scalar or int, of the result.
         width: the same.
         antialias: False does not average, as OpenCV does not: each pixel of the result
             is made of the nearest four, in a third of the time.
+        pixels: what the numbers are.
 
     Returns:
-        uint8 (height, width, channels), at most 1 grey level off Pillow.
+        (height, width, channels) of the same type, at most 1 grey level off Pillow, or
+        a whole number off, or of float32 a rounding error.
     """
     size = tf.stack([height, width])
     if not antialias:
         resized = tf.raw_ops.ResizeBilinear(
             images=image[None], size=size, half_pixel_centers=True
         )
-        return _grey_levels(resized[0])
+        return pixels.rounded(resized[0])
     factor = tf.cast(size, tf.float32) / tf.cast(tf.shape(image)[:2], tf.float32)
-    return _grey_levels(_sampled(image, size, factor, tf.zeros(2)))
+    return pixels.rounded(_sampled(image, size, factor, tf.zeros(2)))
 
 
 def _sampled(image, size, factor, translation):
@@ -108,10 +115,6 @@ def _sampled(image, size, factor, translation):
         kernel_type="triangle",
         antialias=True,
     )[0]
-
-
-def _grey_levels(image):
-    return tf.cast(image + 0.5, tf.uint8)
 
 
 def default_resize(image_size: int) -> int:
@@ -130,6 +133,8 @@ def random_crops(
     ratio: tuple[float, float],
     size: int,
     antialias: bool = True,
+    pixels: Pixels = GREY_LEVELS,
+    raw: bool = False,
 ) -> list[tf.Tensor]:
     """Random resized crops of an image that is decoded once, and no larger than needed.
 
@@ -138,24 +143,27 @@ def random_crops(
     does: on average 0.2 to 1.1 grey levels off the crops of a whole photograph.
 
     Args:
-        image: encoded (scalar string), or uint8 (rows, columns, channels).
+        image: encoded (scalar string), or an array (rows, columns, channels).
         uniforms: float32 (views, DRAWS), in [0, 1).
         channels: of the crops.
         scale: see `random_boxes`.
         ratio: the same.
         size: side of the crops.
         antialias: see `resize`.
+        pixels: what the numbers are to be; see `decode`.
+        raw: see `decode`.
 
     Returns:
-        For each view, uint8 (size, size, channels).
+        For each view, (size, size, channels) of the pixels' type.
     """
 
     def boxes_in(sides):
         return random_boxes(uniforms, sides[0], sides[1], scale, ratio)
 
-    def of_pixels(pixels):
-        boxes = boxes_in(tf.shape(pixels))
-        return [resized_crop(pixels, box, size, antialias) for box in tf.unstack(boxes)]
+    def of_whole():
+        whole = decode(image, channels, pixels, raw)
+        boxes = tf.unstack(boxes_in(tf.shape(whole)))
+        return [resized_crop(whole, box, size, antialias, pixels) for box in boxes]
 
     def of_jpeg():
         boxes = boxes_in(tf.io.extract_jpeg_shape(image))
@@ -167,23 +175,22 @@ def random_crops(
             corner = tf.floor(tf.reduce_min(first, axis=0))
             extent = tf.math.ceil(tf.reduce_max(end, axis=0)) - corner
             part = tf.cast(tf.concat([corner, extent], axis=0), tf.int32)
-            pixels = decode_reduced(image, channels, by, part)
+            smaller = decode_reduced(image, channels, by, part)
+            smaller = pixels.of_depth(smaller, 255)
             places = tf.concat([first - corner, places[:, 2:]], axis=1)
             return [
-                _place_resized(pixels, place, size, antialias)
+                _place_resized(smaller, place, size, antialias, pixels)
                 for place in tf.unstack(places)
             ]
 
-        return as_reduced(spare, reduced, lambda: of_pixels(decode(image, channels)))
+        return as_reduced(spare, reduced, of_whole)
 
-    if image.dtype != tf.string or channels == 4:  # no JPEG has 4
-        return of_pixels(decode(image, channels))
-    return tf.cond(
-        tf.io.is_jpeg(image), of_jpeg, lambda: of_pixels(decode(image, channels))
-    )
+    if image.dtype != tf.string or channels not in (1, 3):  # no JPEG has others
+        return of_whole()
+    return tf.cond(tf.io.is_jpeg(image), of_jpeg, of_whole)
 
 
-def _place_resized(image, place, size, antialias):
+def _place_resized(image, place, size, antialias, pixels):
     """As `resized_crop`, of a box between pixels: float32 (4,)."""
     first, end = tf.floor(place[:2]), tf.math.ceil(place[:2] + place[2:])
     begin, behind = tf.cast(first, tf.int32), tf.cast(end, tf.int32)
@@ -191,49 +198,57 @@ def _place_resized(image, place, size, antialias):
     if antialias:
         factor = size / place[2:]
         window = _sampled(window, (size, size), factor, (first - place[:2]) * factor)
-        window = _grey_levels(window)
+        window = pixels.rounded(window)
     else:  # half a pixel of the smaller image off
-        window = resize(window, size, size, antialias)
+        window = resize(window, size, size, antialias, pixels)
     return tf.ensure_shape(window, (size, size, image.shape[-1]))
 
 
 def resized_crop(
-    image: tf.Tensor, box: tf.Tensor, size: int, antialias: bool = True
+    image: tf.Tensor,
+    box: tf.Tensor,
+    size: int,
+    antialias: bool = True,
+    pixels: Pixels = GREY_LEVELS,
 ) -> tf.Tensor:
     """Cuts a box out and resizes it; pixels outside the box do not leak in.
 
     Args:
-        image: uint8 (rows, columns, channels).
+        image: (rows, columns, channels) of the pixels' type.
         box: int32 (4,): top, left, height, width.
         size: side of the result.
         antialias: see `resize`.
+        pixels: what the numbers are.
 
     Returns:
-        uint8 (size, size, channels).
+        (size, size, channels) of the same type.
     """
     channels = image.shape[-1]
     box = tf.unstack(box)
     begin, extent = tf.stack([box[0], box[1], 0]), tf.stack([box[2], box[3], channels])
-    crop = resize(tf.slice(image, begin, extent), size, size, antialias)
+    crop = resize(tf.slice(image, begin, extent), size, size, antialias, pixels)
     return tf.ensure_shape(crop, (size, size, channels))
 
 
-def centre_crop(image: tf.Tensor, shorter: int, size: int) -> tf.Tensor:
+def centre_crop(
+    image: tf.Tensor, shorter: int, size: int, pixels: Pixels = GREY_LEVELS
+) -> tf.Tensor:
     """Resizes the shorter side, then cuts out the central square, as torchvision does.
 
     Args:
-        image: uint8 (rows, columns, channels).
+        image: (rows, columns, channels) of the pixels' type.
         shorter: length of the shorter side before the cut, at least `size`.
         size: side of the result.
+        pixels: what the numbers are.
 
     Returns:
-        uint8 (size, size, channels).
+        (size, size, channels) of the same type.
     """
-    return _grey_levels(centre_window(image, shorter, size))
+    return pixels.rounded(centre_window(image, shorter, size))
 
 
 def centre_window(image: tf.Tensor, shorter: int, size: int) -> tf.Tensor:
-    """As `centre_crop`, before it is rounded to grey levels: float32."""
+    """As `centre_crop`, before it is rounded to whole numbers: float32."""
     sides = tf.shape(image)[:2]
     # Integer division: torchvision truncates the longer side.
     target = shorter * sides // tf.reduce_min(sides)

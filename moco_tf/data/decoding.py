@@ -5,38 +5,141 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
+from moco_tf.pixels import GREY_LEVELS, Pixels
+
+# Channels that JPEG and PNG can be decoded to.
+ENCODED_CHANNELS = (1, 3, 4)
+# The first bytes of `as_raw`, before the bytes of a number.
+_RAW = b"RAW"
+_RAW_TYPES = {1: tf.uint8, 2: tf.uint16, 4: tf.float32}
+_RAW_HEADER = 17
 # Of an image; the largest cameras have some 200 million. 3 bytes each once decoded.
 MAX_PIXELS = 2**28
 
 
-def decode(image: tf.Tensor, channels: int) -> tf.Tensor:
+def decode(
+    image: tf.Tensor,
+    channels: int,
+    pixels: Pixels = GREY_LEVELS,
+    raw: bool = False,
+) -> tf.Tensor:
     """Decodes an element's image.
 
     Args:
-        image: encoded JPEG or PNG (scalar string), or uint8 (height, width, channels).
-        channels: 1, 3 or 4 for encoded images.
+        image: encoded JPEG or PNG, or what `as_raw` made (scalar string), or an array
+            (height, width, channels).
+        channels: 1, 3 or 4 for JPEG and PNG; of others, which they have.
+        pixels: what the numbers are to be. Those of an image of the same depth stay
+            as they are; of another one, of 8 or 16 bits, they become the same share of
+            the range.
+        raw: whether an encoded image may be what `as_raw` made.
 
     Returns:
-        uint8 (height, width, channels). TensorFlow's default JPEG decoding is 1 grey
-        level off Pillow's; the accurate one used here costs no time that we could
-        measure.
+        (height, width, channels) of the pixels' type. TensorFlow's default JPEG
+        decoding is 1 grey level off Pillow's; the accurate one used here costs no time
+        that we could measure.
     """
     if image.dtype != tf.string:
-        return tf.ensure_shape(image, (None, None, channels))
+        decoded = _as_pixels(image, pixels)
+    elif channels not in ENCODED_CHANNELS:
+        decoded = _decode_raw(image, pixels)
+    elif raw:
+        decoded = tf.cond(
+            is_raw(image),
+            lambda: _decode_raw(image, pixels),
+            lambda: _decode_file(image, channels, pixels),
+        )
+    else:
+        decoded = _decode_file(image, channels, pixels)
+    return tf.ensure_shape(decoded, (None, None, channels))
+
+
+def as_raw(array: np.ndarray, has_more: bool = False) -> bytes:
+    """An image as bytes, for `decode`, which reads them without Python.
+
+    Args:
+        array: uint8, uint16 or float32 (height, width, channels).
+        has_more: whether its file has more images than this one.
+    """
+    sides = np.array(array.shape, "<i4").tobytes()
+    little = array.astype(array.dtype.newbyteorder("<"), order="C", copy=False)
+    kind = b"%d%d" % (array.dtype.itemsize, has_more)
+    return _RAW + kind + sides + little.tobytes()
+
+
+def is_raw(data: tf.Tensor) -> tf.Tensor:
+    """Whether `as_raw` made it, bool scalar."""
+    return tf.strings.substr(data, 0, len(_RAW)) == _RAW
+
+
+def raw_facts(data: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """Of what `as_raw` made: bytes of a number, has_more, three sides; int32."""
+    kind = tf.strings.bytes_split(tf.strings.substr(data, len(_RAW), 2))
+    size, has_more = tf.unstack(tf.strings.to_number(kind, tf.int32), num=2)
+    sides = tf.strings.substr(data, len(_RAW) + 2, 12)
+    return size, has_more, tf.ensure_shape(tf.io.decode_raw(sides, tf.int32), (3,))
+
+
+def is_deep_png(data: tf.Tensor) -> tf.Tensor:
+    """Whether it is a PNG of 16 bits a channel, bool scalar."""
+    start = tf.strings.substr(data, 0, 25)
+    is_png = tf.strings.substr(start, 0, 4) == b"\x89PNG"
+    return is_png & (tf.strings.substr(start, 24, 1) == b"\x10")
+
+
+def _as_pixels(image, pixels):
+    """An array as the pixels that are asked for."""
+    if image.dtype.name == pixels.dtype:
+        return image if pixels.dtype != "float32" else pixels.within(image)
+    if image.dtype.is_floating:
+        return pixels.rounded(pixels.within(tf.cast(image, tf.float32)))
+    return pixels.of_depth(image, image.dtype.max)
+
+
+def _decode_raw(data, pixels):
+    # The name tells a run what failed, where a file has become unreadable.
+    with tf.name_scope("DecodeRawImage"):
+        size, _, sides = raw_facts(data)
+        numbers = tf.strings.substr(data, _RAW_HEADER, 2**31 - 1)
+
+        def of_type(kind):
+            return _as_pixels(tf.io.decode_raw(numbers, kind), pixels)
+
+        types = _RAW_TYPES.values()
+        flat = tf.switch_case(
+            size // 2, [lambda kind=kind: of_type(kind) for kind in types]
+        )
+        return tf.reshape(flat, sides)
+
+
+def _decode_file(image, channels, pixels):
+    """A JPEG or PNG as the pixels that are asked for."""
+    if pixels == GREY_LEVELS:
+        return _decode_levels(image, channels)
+    return tf.cond(
+        is_deep_png(image),
+        lambda: _as_pixels(
+            tf.io.decode_png(image, channels=channels, dtype=tf.uint16), pixels
+        ),
+        lambda: pixels.of_depth(_decode_levels(image, channels), 255),
+    )
+
+
+def _decode_levels(image, channels):
+    """A JPEG or PNG as uint8; of 16 bits the higher 8."""
     if channels == 4:
         # JPEG has no alpha: opaque, as PNG without alpha is decoded.
-        decoded = tf.cond(
+        return tf.cond(
             tf.io.is_jpeg(image),
             lambda: tf.pad(
                 _decode(image, 3), [[0, 0], [0, 0], [0, 1]], constant_values=255
             ),
             lambda: tf.io.decode_png(image, channels=4),
         )
-    else:
-        decoded = _decode(image, channels)
-    return tf.ensure_shape(decoded, (None, None, channels))
+    return _decode(image, channels)
 
 
 def require_size(image: tf.Tensor) -> tf.Tensor:
@@ -46,7 +149,7 @@ def require_size(image: tf.Tensor) -> tf.Tensor:
 
     Args:
         image: scalar string, at least 24 bytes. Of formats other than JPEG, PNG and GIF
-            nothing is known.
+            nothing is known here; `as_raw` is given none so large.
     """
 
     def of_jpeg():

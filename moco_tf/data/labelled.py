@@ -47,8 +47,9 @@ def labelled_crops(
             any example at once (where it can, the whole epoch is shuffled).
 
     Returns:
-        A dataset of dicts: "image" uint8 (n, image_size, image_size, channels), "label"
-        int64 (n,), "id" int64 (n,); ceil(examples / batch_size) batches an epoch.
+        A dataset of dicts: "image" (n, image_size, image_size, channels) of the type of
+        the source's pixels, uint8 for photographs, "label" int64 (n,), "id" int64
+        (n,); ceil(examples / batch_size) batches an epoch.
 
     Raises:
         DataError: the source's channels are others.
@@ -68,7 +69,7 @@ def labelled_crops(
         )
         (view,) = random_crops(
             element["image"], numbers[:, :DRAWS], channels, crop_scale, crop_ratio,
-            image_size,
+            image_size, pixels=source.pixels, raw=source.raw,
         )  # fmt: skip
         flipped = tf.where(numbers[0, DRAWS] < 0.5, tf.reverse(view, [1]), view)
         return {**element, "image": flipped}
@@ -175,6 +176,7 @@ def subset(source: Source, ids: np.ndarray) -> Source:
         shuffled=everything and shuffled,
         labels=None if source.labels is None else source.labels[ids],
         file_names=source.file_names and [source.file_names[i] for i in ids],
+        groups=None if source.groups is None else source.groups[ids],
         origin="",
     )
 

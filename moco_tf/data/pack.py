@@ -15,11 +15,17 @@ import tensorflow_datasets as tfds
 
 from moco_tf.config.packing import Packing
 from moco_tf.data.crops import resize
-from moco_tf.data.decoding import as_reduced, decode, decode_reduced
+from moco_tf.data.decoding import (
+    ENCODED_CHANNELS,
+    as_reduced,
+    decode,
+    decode_reduced,
+)
 from moco_tf.data.sources import DataError, Source
 from moco_tf.data.threads import CORES, untuned
 from moco_tf.log import watched
 from moco_tf.paths import to_path
+from moco_tf.pixels import GREY_LEVELS, Pixels
 
 VERSION = "1.0.0"
 _SETTINGS = "pack.json"
@@ -43,7 +49,8 @@ def pack(
         The folder that holds the files, OUT/1.0.0.
 
     Raises:
-        DataError: the name cannot be a set's, or the folder holds another set.
+        DataError: the name cannot be a set's, the folder holds another set, or the
+            images' numbers are none of JPEG or PNG.
     """
     out = to_path(out)
     if not isinstance(out, pathlib.Path):
@@ -56,9 +63,10 @@ def pack(
             "_, such as packed/photos."
         )
     place = out / VERSION
+    _check_kinds(sources, packing)
     _claim(place, _settings(sources, packing))
     first = next(iter(sources.values()))
-    features = {"image": _image(packing)}
+    features = {"image": _image(packing, first.pixels)}
     if first.class_names:
         features["label"] = tfds.features.ClassLabel(names=list(first.class_names))
     if first.file_names:
@@ -85,6 +93,23 @@ def pack(
         check_data=False,
     )
     return place
+
+
+def _check_kinds(sources, packing):
+    """Refuses what no JPEG or PNG can hold."""
+    kinds = {source.pixels for source in sources.values()}
+    whole = [Pixels(kind, 0, np.iinfo(kind).max) for kind in ("uint8", "uint16")]
+    if len(kinds) > 1 or not kinds <= set(whole):
+        raise DataError(
+            "these images cannot be packed, as their numbers are of several kinds, or "
+            f"have another range than 8 or 16 bits ({', '.join(map(str, kinds))}); "
+            "train on the files themselves."
+        )
+    if packing.channels not in ENCODED_CHANNELS:
+        raise DataError(
+            f"channels={packing.channels} cannot be packed as JPEG or PNG; use 1, 3 or "
+            "4, or train on the files themselves."
+        )
 
 
 def _settings(sources, packing):
@@ -116,11 +141,17 @@ def _claim(place, settings):
     note.write_text(json.dumps(settings, indent=1))
 
 
-def _image(packing):
-    kind = "png" if packing.channels == 4 else "jpeg"
+def _image(packing, pixels):
+    kind = "png" if _as_png(packing, pixels) else "jpeg"
+    shape = (None, None, packing.channels)
     return tfds.features.Image(
-        shape=(None, None, packing.channels), encoding_format=kind
+        shape=shape, encoding_format=kind, dtype=np.dtype(pixels.dtype)
     )
+
+
+def _as_png(packing, pixels):
+    # No JPEG has 4 channels or 16 bits.
+    return packing.channels == 4 or pixels != GREY_LEVELS
 
 
 def _write(source, split, place, name, packing):
@@ -166,29 +197,31 @@ def _elements(source, ids: Sequence[np.ndarray], packing) -> Iterator[dict]:
         dataset = dataset.filter(lambda element: tf.constant(among)[element["id"]])
 
     def packed(element):
-        return {**element, "image": _packed(element["image"], packing)}
+        return {**element, "image": _packed(element["image"], packing, source)}
 
     dataset = dataset.map(packed, num_parallel_calls=CORES, deterministic=True)
     return untuned(dataset.prefetch(CORES)).as_numpy_iterator()
 
 
-def _packed(image, packing):
+def _packed(image, packing, source):
     """An image's bytes in a set; those of a JPEG that is small enough stay."""
     channels, side = packing.channels, packing.shorter_side
+    pixels = source.pixels
+    as_png = _as_png(packing, pixels)
 
-    def encoded(pixels):
-        sides = tf.shape(pixels)[:2]
+    def encoded(whole):
+        sides = tf.shape(whole)[:2]
         target = side * sides // tf.reduce_min(sides)
-        pixels = tf.cond(
+        whole = tf.cond(
             tf.reduce_min(sides) > side,
-            lambda: resize(pixels, target[0], target[1]),
-            lambda: pixels,
+            lambda: resize(whole, target[0], target[1], pixels=pixels),
+            lambda: whole,
         )
-        if channels == 4:
-            return tf.io.encode_png(pixels)
+        if as_png:
+            return tf.io.encode_png(whole)
         # Colours at full resolution: another halving of them would be one too many.
         return tf.io.encode_jpeg(
-            tf.ensure_shape(pixels, (None, None, channels)),
+            tf.ensure_shape(whole, (None, None, channels)),
             quality=packing.quality,
             chroma_downsampling=False,
         )
@@ -204,15 +237,15 @@ def _packed(image, packing):
 
         as_it_is = (tf.reduce_min(shape[:2]) <= side) & (shape[2] == channels)
         return tf.cond(
-            as_it_is, lambda: image, lambda: as_reduced(spare, reduced, whole)
+            as_it_is, lambda: image, lambda: as_reduced(spare, reduced, of_whole)
         )
 
-    def whole():
-        return encoded(decode(image, channels))
+    def of_whole():
+        return encoded(decode(image, channels, pixels, source.raw))
 
-    if image.dtype != tf.string or channels == 4:
-        return whole()
-    return tf.cond(tf.io.is_jpeg(image), of_jpeg, whole)
+    if image.dtype != tf.string or as_png:
+        return of_whole()
+    return tf.cond(tf.io.is_jpeg(image), of_jpeg, of_whole)
 
 
 def _record(element, source):

@@ -15,6 +15,7 @@ from moco_tf.data.order import (
     steps_per_epoch,
     stream_key,
 )
+from moco_tf.data.partners import partner_of
 from moco_tf.data.service import require_service, served
 from moco_tf.data.sources import DataError, Source, check_channels
 from moco_tf.data.threads import CORES
@@ -39,6 +40,7 @@ def two_views(
     shards: tuple[int, int] = (1, 0),
     shuffle_keys: bool = True,
     service: str | None = None,
+    positives: str = "image",
 ) -> tf.data.Dataset:
     """Batches of two random crops of each image, for contrastive pretraining.
 
@@ -77,12 +79,17 @@ def two_views(
         shuffle_keys: False leaves the keys in the order of the queries.
         service: address of a tf.data service, such as "grpc://host:5000", whose workers
             read and crop the images; the batches are the same ones.
+        positives: "image" takes both views of one image; "group" takes the key view of
+            another image of its group, any of them with the same probability, and of
+            the image itself where there is no other.
 
     Returns:
-        A dataset of dicts: "query" and "key" uint8 (n, image_size, image_size,
-        channels), "position" int32 (n,), "id" int64 (n,) of the queries, "query_seed"
-        and "key_seed" int32 (n, 2), a seed per image and view for the augmentation,
-        the latter in the order of the keys. n is batch_size / hosts. Every epoch has
+        A dataset of dicts: "query" and "key" (n, image_size, image_size, channels) of
+        the type of the source's pixels, uint8 for photographs, "position" int32 (n,),
+        "id" int64 (n,) of the queries, "query_seed" and "key_seed" int32 (n, 2), a seed
+        per image and view for the augmentation, the latter in the order of the keys. n
+        is batch_size / hosts. With positives "group" also "group" int64 (n,), that of
+        the queries. Every epoch has
         `steps_per_epoch` batches and another order. Its cardinality is known, and
         infinite without `epochs`.
 
@@ -93,6 +100,7 @@ def two_views(
     """
     arguments = dict(locals())  # to make the same stream from a later step on
     check_channels(source, channels)
+    partner = partner_of(source, cache) if positives == "group" else None
     steps = steps_per_epoch(source, batch_size)
     hosts, host = shards
     if batch_size % hosts:
@@ -130,13 +138,22 @@ def two_views(
         # The sign bit dropped, 24 of the others kept: exact in float32.
         words = tf.bitwise.right_shift(bits[:, 2:] & 0x7FFFFFFF, 7)
         uniforms = tf.cast(words, tf.float32) * 2.0**-24
-        query, key = random_crops(
-            element["image"], uniforms, channels, scales, crop_ratio, image_size,
-            antialias,
-        )  # fmt: skip
-        step = {"step": element["step"]} if "step" in element else {}
+
+        def crops(image, uniforms, scales):
+            return random_crops(
+                image, uniforms, channels, scales, crop_ratio, image_size,
+                antialias, source.pixels, source.raw,
+            )  # fmt: skip
+
+        more = {"step": element["step"]} if "step" in element else {}
+        if partner is None:
+            query, key = crops(element["image"], uniforms, scales)
+        else:
+            other, more["group"] = partner(element["id"], element["view_key"])
+            (query,) = crops(element["image"], uniforms[:1], scales[:1])
+            (key,) = crops(source.load(other)["image"], uniforms[1:], scales[1:])
         return {
-            **step,
+            **more,
             "query": query,
             "key": key,
             "id": element["id"],
@@ -205,8 +222,9 @@ def labelled_batches(
         channels: of the images.
 
     Returns:
-        A dataset of dicts: "image" uint8 (n, image_size, image_size, channels),
-        "label" int64 (n,), -1 when unlabelled, "id" int64 (n,).
+        A dataset of dicts: "image" (n, image_size, image_size, channels) of the type
+        of the source's pixels, uint8 for photographs, "label" int64 (n,), -1 when
+        unlabelled, "id" int64 (n,).
 
     Raises:
         DataError: the source's channels are others, or resize is below image_size.
@@ -221,8 +239,9 @@ def labelled_batches(
         )
 
     def prepare(element):
-        image = decode(element["image"], channels)
-        return {**element, "image": centre_crop(image, resize, image_size)}
+        image = decode(element["image"], channels, source.pixels, source.raw)
+        image = centre_crop(image, resize, image_size, source.pixels)
+        return {**element, "image": image}
 
     dataset = source.dataset.map(prepare, num_parallel_calls=CORES, deterministic=True)
     return finished(dataset.batch(batch_size))

@@ -48,6 +48,11 @@ def require_service(address: str, source: Source, cache: bool = False) -> None:
             f"service={address!r} cannot read a TFDS set, whose files are read from "
             "front to back; give the images as a folder, or leave it out."
         )
+    if source.raw:
+        raise DataError(
+            f"service={address!r} cannot read TIFF, NumPy and DICOM files, which only "
+            "this process decodes; leave it out, or pack the images first."
+        )
     if cache:
         raise DataError(
             f"service={address!r} does not go with cache=true, as other processes "

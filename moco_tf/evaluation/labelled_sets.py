@@ -17,7 +17,7 @@ from moco_tf.config import ConfigError, Data
 from moco_tf.data.labelled import check_labels, evenly_spread, subset
 from moco_tf.data.pipeline import labelled_batches
 from moco_tf.data.sources import Source, check_same_classes, open_source
-from moco_tf.data.sources.listing import fingerprint
+from moco_tf.data.sources.places import places_fingerprint
 from moco_tf.evaluation.cache import cached_features
 from moco_tf.evaluation.features import FeatureExtractor, Features
 from moco_tf.evaluation.fewshot.settings import FewShot
@@ -27,7 +27,7 @@ from moco_tf.evaluation.linear.settings import Linear
 from moco_tf.evaluation.results.output import results_folder
 from moco_tf.evaluation.settings import Extraction, LabelledData
 from moco_tf.interchange import Pretrained
-from moco_tf.paths import to_path
+from moco_tf.paths import each_place, to_path
 
 LabelledSettings = Union[KNN, Linear, FewShot, Finetune]
 
@@ -62,7 +62,7 @@ def open_labelled_sets(
     """
     asked = resolve_labelled(data, pretrained)
     train, test = (
-        _open(part, pretrained.channels, most)
+        _open(part, pretrained, most)
         for part, most in zip(asked, (data.max_train, data.max_test))
     )
     check_same_classes(train.source, test.source, "The training set", "the test set")
@@ -107,7 +107,9 @@ def _called(data):
         # Known parts of a set (imagenet2012_subset/1pct) go by its name.
         return re.sub(r"_subset(/.*)?$", "", data.name)
     if data.source == "folder":
-        return to_path(data.data_dir).resolve().name
+        return " ".join(
+            to_path(place).resolve().name for place in each_place(data.data_dir)
+        )
     return data.source
 
 
@@ -152,7 +154,7 @@ def extract(
         batches = batches.apply(tf.data.experimental.assert_cardinality(count))
         extractor = FeatureExtractor(
             pretrained.encoder,
-            Normalize(pretrained.mean, pretrained.std),
+            Normalize(pretrained.mean, pretrained.std, pretrained.pixels.value_range),
             tf.distribute.get_strategy(),
         )
         features = extractor.extract(batches, title)
@@ -168,6 +170,7 @@ def extract(
         "resize": pretrained.resize,
         "mean": list(pretrained.mean),
         "std": list(pretrained.std),
+        **pretrained.pixels.noted,
     }
     folder = pretrained.path / "report" / "features"
     features = cached_features(folder, key, run) if settings.cache else run()
@@ -241,8 +244,13 @@ def _overridden(data, base, split, default, has_run):
     return asked
 
 
-def _open(data, channels, most):
-    source = open_source(**data.place, channels=channels, labelled=True)
+def _open(data, pretrained, most):
+    source = open_source(
+        **data.place,
+        channels=pretrained.channels,
+        labelled=True,
+        pixels=pretrained.pixels,
+    )
     if most is not None and most < source.num_examples:
         source = subset(source, evenly_spread(source.num_examples, most))
     facts = {"source": data.source, "split": data.split, "images": source.num_examples}
@@ -252,5 +260,5 @@ def _open(data, channels, most):
 
         facts["name"], facts["files"] = copy_facts(data.name, data.data_dir)
     if data.source == "folder":
-        facts["files"] = fingerprint(data.data_dir)
+        facts["files"] = places_fingerprint(data.data_dir)
     return LabelledSet(source, facts)

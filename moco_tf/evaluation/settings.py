@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal, Optional
 
 from moco_tf.config.limits import at_least, between, limited, require
+from moco_tf.config.tree import Places
 
 
 @dataclass(frozen=True)
@@ -17,8 +18,9 @@ class LabelledData:
         source: glyphs, tfds, folder or synthetic (null: the run's own labelled
             images).
         name: TFDS name such as cifar10 or imagenet2012 (null: the run's).
-        data_dir: Root of the prepared TFDS sets, or the folder of images itself for
-            source folder (null: the run's).
+        data_dir: Root of the prepared TFDS sets, or for source folder the folder of
+            images itself, a text or CSV file that names them, or several of these
+            (null: the run's).
         manual_dir: Where TFDS finds archives that you must fetch yourself (null: the
             run's).
         train_split: Labelled split to learn from (null: the run's, or train).
@@ -30,7 +32,7 @@ class LabelledData:
 
     source: Optional[Literal["glyphs", "tfds", "folder", "synthetic"]] = None
     name: Optional[str] = None
-    data_dir: Optional[str] = None
+    data_dir: Places = None
     manual_dir: Optional[str] = None
     train_split: Optional[str] = None
     test_split: Optional[str] = None

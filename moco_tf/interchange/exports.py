@@ -32,6 +32,7 @@ from moco_tf.interchange.writers import (
     write_tflite,
 )
 from moco_tf.paths import to_path
+from moco_tf.pixels import unit_array
 from moco_tf.precision import full_float32
 
 
@@ -95,9 +96,10 @@ def _document(pretrained, to):
             pretrained.mean,
             pretrained.std,
             pretrained.channels,
+            pretrained.pixels,
         ),
         "format": to,
-        "network_input": kind.input,
+        "network_input": kind.input.replace("0..255", pretrained.pixels.words),
         "weights_sha256": pretrained.digest,
     }
 
@@ -112,14 +114,15 @@ def _arguments(encoder):
 def _deviation(pretrained, path, to):
     side = pretrained.image_size
     shape = (2, side, side, pretrained.channels)
-    pixels = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+    pixels = pretrained.pixels.noise(shape)
     expected = _features(pretrained, pretrained.encoder, pixels).astype(np.float64)
     error = np.linalg.norm(_READ[to](pretrained, path, pixels) - expected)
     return float(error / (np.linalg.norm(expected) + 1e-12))
 
 
 def _features(pretrained, encoder, pixels):
-    images = (pixels / 255.0 - np.asarray(pretrained.mean)) / np.asarray(pretrained.std)
+    images = unit_array(pixels, pretrained.pixels.value_range)
+    images = (images - np.asarray(pretrained.mean)) / np.asarray(pretrained.std)
     return encoder(images.astype(np.float32), training=False).numpy()
 
 
@@ -138,6 +141,7 @@ def _write_saved_model(pretrained, path):
         mean=pretrained.mean,
         std=pretrained.std,
         channels=pretrained.channels,
+        pixels=pretrained.pixels,
         provenance=pretrained.provenance,
     )
 

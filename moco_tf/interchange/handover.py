@@ -9,11 +9,19 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
+from moco_tf.pixels import GREY_LEVELS, Pixels
+
 _LIMIT = 1e-3  # of the features' norm
 _CHECK = Path(__file__).with_name("check_export.py")
 
 
-def write_handover(saved: Path, image_size: int, resize: int, channels: int) -> None:
+def write_handover(
+    saved: Path,
+    image_size: int,
+    resize: int,
+    channels: int,
+    pixels: Pixels = GREY_LEVELS,
+) -> None:
     """Writes `assets.extra/golden`, `check.py` and `tf_serving_warmup_requests`.
 
     Args:
@@ -21,18 +29,20 @@ def write_handover(saved: Path, image_size: int, resize: int, channels: int) -> 
         image_size: side of its crops.
         resize: shorter side before the crop.
         channels: of its images.
+        pixels: the numbers of its images.
     """
     extra = saved / "assets.extra"
     golden = extra / "golden"
     golden.mkdir()
     loaded = tf.saved_model.load(str(saved))
     if "encoded" in loaded.signatures:
-        name, image = "encoded", _picture(resize, resize * 5 // 4, channels)
+        name, image = "encoded", _picture(resize, resize * 5 // 4, channels, pixels)
         file = tf.io.encode_png(image).numpy()
         (golden / "image.png").write_bytes(file)
         request = {"encoded": tf.constant([file])}
     else:  # no kind of file has so many channels
-        name, image = "serving_default", _picture(image_size, image_size, channels)
+        name = "serving_default"
+        image = _picture(image_size, image_size, channels, pixels)
         (golden / "image.json").write_text(json.dumps(image.tolist()))
         request = {"images": tf.constant(image[None], tf.float32)}
     features = loaded.signatures[name](**request)["features"].numpy()[0]
@@ -48,14 +58,16 @@ def write_handover(saved: Path, image_size: int, resize: int, channels: int) -> 
         writer.write(_prediction_log(name, request))
 
 
-def _picture(height, width, channels):
-    """Uint8 (height, width, channels): slopes, rings and edges, the same every time."""
+def _picture(height, width, channels, pixels):
+    """(height, width, channels): slopes, rings and edges, the same every time."""
     y, x = np.mgrid[0 : 1 : height * 1j, 0 : 1 : width * 1j]
     turns = [(1 + channel, 1 + channel % 3) for channel in range(channels)]
     waves = [np.sin(2 * np.pi * (across * x + down * y**2)) for across, down in turns]
     image = 127.5 + 127.5 * np.stack(waves, axis=-1)
     image[height // 3 : height // 2, width // 4 : width // 2] = 255 - image[0, 0]
-    return image.astype(np.uint8)
+    if pixels == GREY_LEVELS:
+        return image.astype(np.uint8)
+    return pixels.of_share(image / 255)
 
 
 def _prediction_log(signature, inputs):

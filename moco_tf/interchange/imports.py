@@ -16,6 +16,7 @@ from moco_tf.interchange.errors import InterchangeError
 from moco_tf.interchange.pretrained import weights_digest
 from moco_tf.interchange.savedmodel import export_saved_model
 from moco_tf.paths import to_path
+from moco_tf.pixels import Pixels
 
 
 @dataclass(frozen=True)
@@ -77,11 +78,13 @@ def import_checkpoint(
     preprocessing = _preprocessing(
         checkpoint.encoder, noted, image_size, resize, mean, std
     )
+    pixels = Pixels.from_note(noted)
     known = {"recipe": f"imported: {checkpoint.kind}", "epochs": checkpoint.epochs}
     export_saved_model(
         checkpoint.encoder,
         out,
         **preprocessing,
+        pixels=pixels,
         provenance={
             **{key: value for key, value in known.items() if value is not None},
             **document,

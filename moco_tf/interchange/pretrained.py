@@ -18,6 +18,7 @@ from moco_tf.interchange.architecture import describe, rebuild
 from moco_tf.interchange.errors import InterchangeError
 from moco_tf.interchange.formats import find_export
 from moco_tf.paths import to_path
+from moco_tf.pixels import GREY_LEVELS, Pixels
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,8 @@ class Pretrained:
         channels: C.
         mean: C values in 0..1 units, subtracted after division by 255.
         std: C values in 0..1 units that the result is divided by.
+        pixels: The numbers of images; of others than grey levels their range becomes
+            0..1 instead of a division by 255.
         provenance: Recipe, data, epochs, git revision and whatever else was noted.
         config: The pretraining configuration; None outside a run directory.
         digest: SHA-256 of the weights in hexadecimal.
@@ -47,6 +50,7 @@ class Pretrained:
     config: Config | None
     digest: str
     path: Path
+    pixels: Pixels = GREY_LEVELS
 
     @property
     def architecture(self) -> str:
@@ -92,6 +96,7 @@ def load_pretrained(path: str | os.PathLike) -> Pretrained:
         config=config,
         digest=weights_digest(weights),
         path=path,
+        pixels=Pixels.from_note(preprocessing),
     )
 
 

@@ -24,6 +24,7 @@ from moco_tf.interchange.serving import ServedEncoder
 from moco_tf.interchange.staging import replacing
 from moco_tf.lanes import require_keras_2
 from moco_tf.paths import to_path
+from moco_tf.pixels import GREY_LEVELS, Pixels, unit_array
 
 
 def export_saved_model(
@@ -35,6 +36,7 @@ def export_saved_model(
     mean: Sequence[float],
     std: Sequence[float],
     channels: int = 3,
+    pixels: Pixels = GREY_LEVELS,
     provenance: dict,
 ) -> Path:
     """Write a SavedModel with the preprocessing inside, and check it by reloading.
@@ -44,12 +46,13 @@ def export_saved_model(
 
     - `serving_default`: `images`, float32 (N,image_size,image_size,C) of 0..255;
       images of another size are an error that says so.
-    - `uint8`: the same of uint8, a quarter of the bytes.
+    - `uint8`: the same of uint8, a quarter of the bytes. Of other pixels the range is
+      theirs, and this is `uint16`, or absent.
     - `encoded`: `encoded`, string (N,) of JPEG, PNG, BMP or GIF files (first frame).
       Each is decoded, its shorter side resized to `resize` (bilinear, antialiased,
       rounded to grey levels) and its centre cropped. A file that cannot be read gives
       zeros, and False in a third output "valid", bool (N,). Absent unless channels is
-      1, 3 or 4, the counts that such files hold.
+      1, 3 or 4, the counts that such files hold, and the pixels are whole numbers.
 
     `tf.saved_model.load(path)(images)` takes uint8 or float32 of 0..255 of any size.
     Weights are exported as float32, whatever policy or strategy they were trained
@@ -69,6 +72,7 @@ def export_saved_model(
         mean: C values in 0..1 units, subtracted after division by 255.
         std: C positive values in 0..1 units.
         channels: C.
+        pixels: the numbers of images, whose range becomes 0..1 units.
         provenance: JSON-serialisable facts: recipe, data, epochs, git revision, ...
 
     Returns:
@@ -81,11 +85,13 @@ def export_saved_model(
     """
     require_keras_2(encoder, keras.Model, "encoder")
     _check_arguments(encoder, image_size, resize, mean, std, channels)
-    preprocessing = preprocessing_document(image_size, resize, mean, std, channels)
+    preprocessing = preprocessing_document(
+        image_size, resize, mean, std, channels, pixels
+    )
     document = {**provenance, "preprocessing": preprocessing}
     description = describe(encoder)
     module = ServedEncoder(
-        _in_float32(description, encoder), mean, std, image_size, resize
+        _in_float32(description, encoder), mean, std, image_size, resize, pixels
     )
     with replacing(path, folder=True) as new:
         tf.saved_model.save(module, str(new), signatures=module.signatures())
@@ -95,8 +101,8 @@ def export_saved_model(
             json.dumps(document, indent=2, sort_keys=True, default=str) + "\n"
         )
         (extra / "encoder.json").write_text(description + "\n")
-        _verify(encoder, new, image_size, mean, std)
-        write_handover(new, image_size, resize, channels)
+        _verify(encoder, new, image_size, mean, std, pixels)
+        write_handover(new, image_size, resize, channels, pixels)
     return to_path(path)
 
 
@@ -108,6 +114,7 @@ def export_encoder(
     resize: int | None = None,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
+    pixels: Pixels | None = None,
     provenance: dict | None = None,
 ) -> Path:
     """Writes the encoder that a method has trained, ready to judge and to serve.
@@ -123,6 +130,8 @@ def export_encoder(
             image_size (from 64 pixels on; below, image_size itself).
         mean: C values in 0..1 units; None is the model's augmentation's.
         std: C values in 0..1 units; None is the model's augmentation's.
+        pixels: the numbers of images, such as a source's; None is the range of the
+            model's augmentation, of real numbers unless that of grey levels.
         provenance: JSON-serialisable facts, such as {"data": "my photos"}.
 
     Returns:
@@ -140,6 +149,9 @@ def export_encoder(
             f"{model.name} has no augmentation that says how images are normalised; "
             "give mean and std, one value per channel in 0..1 units."
         )
+    value_range = getattr(model.augment, "value_range", None)
+    if pixels is None:
+        pixels = Pixels("float32", *value_range) if value_range else GREY_LEVELS
     share_statistics(model)
     return export_saved_model(
         model.encoder,
@@ -149,6 +161,7 @@ def export_encoder(
         mean=mean,
         std=std,
         channels=len(mean),
+        pixels=pixels,
         provenance={"method": type(model).__name__, **(provenance or {})},
     )
 
@@ -159,10 +172,13 @@ def preprocessing_document(
     mean: Sequence[float],
     std: Sequence[float],
     channels: int,
+    pixels: Pixels = GREY_LEVELS,
 ) -> dict:
     """Says in JSON's terms what is done to an image before the encoder sees it."""
+    order = "RGB order, " if channels == 3 else ""
     return {
-        "input": "RGB order, values 0..255" if channels == 3 else "values 0..255",
+        "input": f"{order}values {pixels.words}",
+        **pixels.noted,
         "channels": channels,
         "resize_shorter_side": resize,
         "centre_crop": image_size,
@@ -183,12 +199,12 @@ def _in_float32(description, encoder):
         keras.mixed_precision.set_global_policy(policy)
 
 
-def _verify(encoder, path, image_size, mean, std):
+def _verify(encoder, path, image_size, mean, std, pixels):
     """Raise unless the reloaded export gives the encoder's own features."""
     height, width = (side or image_size for side in encoder.input_shape[1:3])
-    rng = np.random.default_rng(0)
-    images = rng.integers(0, 256, (2, height, width, len(mean)), dtype=np.uint8)
-    given = (images / 255.0 - np.asarray(mean)) / np.asarray(std)
+    images = pixels.noise((2, height, width, len(mean)))
+    given = unit_array(images, pixels.value_range)
+    given = (given - np.asarray(mean)) / np.asarray(std)
     expected = np.asarray(encoder(given.astype(np.float32), training=False), np.float64)
     loaded = tf.saved_model.load(str(path))
     features = loaded(tf.constant(images))["features"].numpy()

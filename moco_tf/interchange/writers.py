@@ -58,7 +58,7 @@ def read_state_dict(path: Path) -> dict[str, np.ndarray]:
 
 
 def write_onnx(pretrained: Pretrained, path: Path, provenance: str) -> None:
-    """Writes a model of pixels 0..255, float32 (N,H,W,C), with normalisation inside.
+    """Writes a model of pixels, float32 (N,H,W,C), with normalisation inside.
 
     Args:
         pretrained: what to write; H and W are its `image_size`, N stays open.
@@ -77,13 +77,20 @@ def write_onnx(pretrained: Pretrained, path: Path, provenance: str) -> None:
             f"checkout, under Python 3.10 or newer, `{install('onnx')}`."
         ) from error
     size, channels = pretrained.image_size, pretrained.channels
-    module = PixelEncoder(pretrained.encoder, pretrained.mean, pretrained.std)
+    module = _pixel_encoder(pretrained)
     function = module.function(None, size, size, channels)
     model, _ = tf2onnx.convert.from_function(
         function, function.input_signature, opset=_OPSET
     )
     onnx.helper.set_model_props(model, {"moco_tf": provenance})
     onnx.save(model, str(path))
+
+
+def _pixel_encoder(pretrained):
+    value_range = pretrained.pixels.value_range
+    return PixelEncoder(
+        pretrained.encoder, pretrained.mean, pretrained.std, value_range
+    )
 
 
 def onnx_features(path: Path, images: np.ndarray) -> np.ndarray:
@@ -95,7 +102,7 @@ def onnx_features(path: Path, images: np.ndarray) -> np.ndarray:
 
 
 def write_tflite(pretrained: Pretrained, path: Path, quantise: bool = False) -> None:
-    """Writes a model of pixels 0..255, float32 (1,H,W,C), with normalisation inside.
+    """Writes a model of pixels, float32 (1,H,W,C), with normalisation inside.
 
     Args:
         pretrained: what to write; H and W are its `image_size`.
@@ -104,7 +111,7 @@ def write_tflite(pretrained: Pretrained, path: Path, quantise: bool = False) -> 
             quantise activations as it goes (dynamic range).
     """
     size, channels = pretrained.image_size, pretrained.channels
-    module = PixelEncoder(pretrained.encoder, pretrained.mean, pretrained.std)
+    module = _pixel_encoder(pretrained)
     graph = module.function(1, size, size, channels).get_concrete_function()
     converter = tf.lite.TFLiteConverter.from_concrete_functions([graph], module)
     if quantise:

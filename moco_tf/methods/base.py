@@ -93,6 +93,8 @@ class ContrastiveModel(keras.Model):
         self.built = True
         # What Keras would take from a first call, to save a SavedModel before one.
         dtype = self.variable_type if augment is None else tf.uint8
+        if getattr(augment, "value_range", None) is not None:
+            dtype = tf.float32
         shape = (None, *self.encoder.input_shape[1:])
         self._set_save_spec(tf.TensorSpec(shape, dtype, "images"))
 
@@ -224,8 +226,9 @@ class ContrastiveModel(keras.Model):
         """Features of images, as `predict` gives them.
 
         Args:
-            images: (N, H, W, C), uint8 0..255 where the model has `augment` (which
-                then only normalises), else as the encoder takes them.
+            images: (N, H, W, C), uint8 0..255, or of the `value_range` of the
+                recipe, where the model has `augment` (which then only normalises),
+                else as the encoder takes them.
             training: whether batch norm uses the batch.
 
         Returns:
@@ -237,7 +240,8 @@ class ContrastiveModel(keras.Model):
         """Images as the encoder takes them, without augmentation."""
         if self.augment is None:
             return tf.cast(images, self.variable_type)
-        return called(self.augment, grey_levels(images), training=False)
+        images = grey_levels(images, self.augment)
+        return called(self.augment, images, training=False)
 
     def predict(self, *args, **kwargs) -> np.ndarray:
         """As Keras's, with the first replica's batch-norm statistics on all."""
@@ -262,10 +266,12 @@ class ContrastiveModel(keras.Model):
         if self.augment is not None:
             # A recipe that treats the views differently has a layer for the keys'.
             of_keys = getattr(self.augment, "key", None) or self.augment
-            query, key = grey_levels(query), grey_levels(key)
+            query = grey_levels(query, self.augment)
+            key = grey_levels(key, self.augment)
             query = called(self.augment, query, batch.get("query_seed"))
             key = called(of_keys, key, batch.get("key_seed"))
         order = own_positions(count)
+        of = "group" if "group" in batch else "id"
         position = batch.get("position")
         if position is None:
             position = order
@@ -273,8 +279,8 @@ class ContrastiveModel(keras.Model):
             tf.cast(query, self.variable_type),
             tf.cast(key, self.variable_type),
             tf.cast(position, tf.int32),
-            tf.cast(batch["id"], tf.int64)
-            if "id" in batch
+            tf.cast(batch[of], tf.int64)
+            if of in batch
             else tf.fill([count], tf.constant(NO_IMAGE, tf.int64)),
             order,
         )

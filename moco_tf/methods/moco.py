@@ -40,7 +40,8 @@ class MoCo(ContrastiveModel):
             key are normalised together with the same images, and the encoders can
             match those statistics instead of the contents.
         mask_same_image: leave out queue keys of the query's own image, which are
-            false negatives (they occur when the queue reaches back an epoch).
+            false negatives (they occur when the queue reaches back an epoch); of
+            batches that name a "group", those of its whole group.
         symmetric: contrast both ways, each view being once the query and once the
             key. The gradient is of the sum of both losses, of which the logs show
             the mean; the keys of both views are enqueued.
@@ -55,7 +56,8 @@ class MoCo(ContrastiveModel):
     `fit` takes a `tf.data.Dataset` of dicts: "query" and "key", the two views
     (N, S, S, C); "position", int32 (N,), whose key each row of "key" is within the
     global batch (ShuffleBN: the loader permutes the key views; left out, they are
-    in order); "id", int64 (N,), the image of each query.
+    in order); "id", int64 (N,), the image of each query; and where keys are views of
+    other images of a group "group", int64 (N,).
 
     Source: He et al. 2020 (arXiv 1911.05722), algorithm 1; Chen et al. 2020
     (arXiv 2003.04297); `symmetric` as in the official CIFAR-10 demo.

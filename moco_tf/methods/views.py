@@ -18,7 +18,8 @@ class Views(NamedTuple):
         query: float (N, S, S, C), the query view of each image.
         key: float (N, S, S, C), the key views, in the order of `position`.
         position: int32 (N,), whose key each row of `key` is, in the global batch.
-        id: int64 (N,), the image of each query; -1 where the batch names none.
+        id: int64 (N,), the image of each query, or its group where the batch names
+            groups; -1 where it names none.
         order: int32 (N,), where each query is in the global batch.
     """
 
@@ -76,12 +77,14 @@ def own_positions(count: tf.Tensor) -> tf.Tensor:
     return start + tf.range(count)
 
 
-def grey_levels(images: tf.Tensor) -> tf.Tensor:
+def grey_levels(images: tf.Tensor, augment: keras.layers.Layer) -> tf.Tensor:
     """Images of 0..255 as they are; float ones of 0..1 are refused.
 
     Augmentations take grey levels: of 0..1 they would make nearly constant images.
+    Those that have a `value_range` take what that says.
     """
-    if not tf.as_dtype(images.dtype).is_floating:
+    has_range = getattr(augment, "value_range", None) is not None
+    if has_range or not tf.as_dtype(images.dtype).is_floating:
         return images
     most = tf.reduce_max(images)
     check = tf.debugging.Assert(

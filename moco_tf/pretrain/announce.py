@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 
+import numpy as np
 import tensorflow as tf
 
 from moco_tf.config import Config
@@ -15,6 +16,7 @@ from moco_tf.distribution import describe
 from moco_tf.encoders.stages import stage_layers
 from moco_tf.exchange import local_replicas
 from moco_tf.methods import ContrastiveModel
+from moco_tf.pixels import GREY_LEVELS
 
 log = logging.getLogger("moco_tf")
 
@@ -52,6 +54,22 @@ def announce(
         _counted(steps, "step"),
         batch,
     )
+    if source.pixels != GREY_LEVELS:
+        log.info(
+            "Images of %s numbers in %d channels, %s as 0..1.",
+            source.pixels.dtype,
+            config.data.channels,
+            source.pixels.words,
+        )
+    if config.data.positives == "group" and source.groups is not None:
+        _, sizes = np.unique(source.groups, return_counts=True)
+        alone = int(np.sum(sizes == 1))
+        log.info(
+            "Positives of the same group: %s, of %d images at most%s.",
+            _counted(len(sizes), "group"),
+            sizes.max(),
+            f"; {_counted(alone, 'image')} without another" if alone else "",
+        )
     log.info(
         "%s, %s; learning rate %.4g (%.4g at batch 256%s).",
         describe(strategy),
@@ -89,6 +107,7 @@ def announce(
         isinstance(method, MoCoSettings)
         and method.queue_size > source.num_examples
         and not method.mask_same_image
+        and config.data.positives == "image"
     ):
         log.warning(
             "The queue (method.queue_size=%d) is larger than the data set (%d images), "

@@ -14,6 +14,7 @@ from moco_tf import augment, encoders, methods, optimizers
 from moco_tf.config import Config, ConfigError
 from moco_tf.config.tree import ENCODERS
 from moco_tf.methods import ContrastiveModel
+from moco_tf.pixels import GREY_LEVELS, Pixels
 
 log = logging.getLogger("moco_tf")
 
@@ -27,7 +28,11 @@ _MODELS: dict[str, Callable[..., ContrastiveModel]] = {
 
 
 def build_model(
-    config: Config, steps: int, local_replicas: int, num_examples: int
+    config: Config,
+    steps: int,
+    local_replicas: int,
+    num_examples: int,
+    pixels: Pixels = GREY_LEVELS,
 ) -> ContrastiveModel:
     """Makes and compiles the model of a configuration; call it in a strategy's scope.
 
@@ -36,11 +41,12 @@ def build_model(
         steps: optimiser steps in an epoch.
         local_replicas: devices of each host that share the batch.
         num_examples: images of the training set, each of which the memory bank holds.
+        pixels: the numbers of these images.
 
     Raises:
         ConfigError: if the encoder's name is unknown.
     """
-    recipe = _augmentation(config)
+    recipe = _augmentation(config, pixels)
     # Fields have the names of the models' arguments.
     arguments = {
         field.name: getattr(config.method, field.name)
@@ -49,6 +55,8 @@ def build_model(
     }
     if "bn_groups" in arguments:
         arguments["bn_groups"] = config.bn_groups(local_replicas)
+    if config.data.positives == "group":
+        arguments["mask_same_image"] = True
     of_run: dict[str, dict[str, Any]] = {
         "moco": {"accumulate": config.train.accumulate},
         "moco_v3": {"total_steps": steps * config.train.epochs},
@@ -66,11 +74,14 @@ def build_model(
     return model
 
 
-def _augmentation(config):
+def _augmentation(config, pixels):
     """The recipe of a configuration with its values, and a line on what differs."""
     asked = config.augment
     recipe = getattr(augment, asked.recipe)(
-        channels=config.data.channels, mean=asked.mean, std=asked.std
+        channels=config.data.channels,
+        mean=asked.mean,
+        std=asked.std,
+        value_range=pixels.value_range,
     )
     own = augment.changed(recipe, **asked.changes)
     pairs = [(recipe, own)] + [(recipe.key, own.key)] * (recipe.key is not None)

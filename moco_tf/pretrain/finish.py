@@ -12,11 +12,12 @@ import tensorflow as tf
 
 from moco_tf import callbacks, encoders, report
 from moco_tf.config import Config
+from moco_tf.data.sources import Source
 from moco_tf.evaluation.knn.gallery import neighbour_gallery
 from moco_tf.evaluation.unlabelled import NAMES
 from moco_tf.interchange.savedmodel import export_encoder
 from moco_tf.methods import ContrastiveModel
-from moco_tf.paths import to_path
+from moco_tf.paths import each_place, to_path
 from moco_tf.pretrain.claim import write_whole
 from moco_tf.pretrain.first_weights import noted_weights
 from moco_tf.pretrain.watch import Watch
@@ -31,7 +32,7 @@ def close(
     model: ContrastiveModel,
     watched: Watch,
     history: callbacks.HistoryCSV,
-    num_images: int,
+    source: Source,
     guide: bool,
 ) -> dict:
     """Exports the encoder, draws the pictures and prints the closing table.
@@ -41,7 +42,7 @@ def close(
         model: trained.
         watched: what watched it.
         history: of all epochs.
-        num_images: how many it learnt from.
+        source: what it learnt from.
         guide: whether to print where things are and what to type next.
 
     Returns:
@@ -49,7 +50,7 @@ def close(
     """
     run_dir = config.run_dir
     encoders.batchnorm.share_statistics(model)
-    _export(config, model, num_images)
+    _export(config, model, source)
     monitor, baselines = watched.monitor, watched.baselines
     figures = dict(baselines)
     if monitor is not None:
@@ -81,7 +82,7 @@ def close(
     commands = {"watch the curves": tensorboard(run_dir)}
     if monitor is not None:
         # The papers' protocol has one rate, which suits sets like theirs.
-        is_papers = num_images >= _LARGE
+        is_papers = source.num_examples >= _LARGE
         words = [] if is_papers else ["--protocol=cached"]
         linear = command("evaluate", "linear", run_dir, *words)
         commands["linear classification"] = linear
@@ -96,17 +97,18 @@ def close(
     return figures
 
 
-def _export(config, model, num_images):
+def _export(config, model, source):
     noted = noted_weights(config.run_dir)
     export_encoder(
         model,
         config.run_dir / "saved_model",
         image_size=config.data.image_size,
+        pixels=source.pixels,
         provenance={
             "recipe": config.name,
             "method": config.method.name,
             "data": _data_name(config),
-            "images": num_images,
+            "images": source.num_examples,
             "epochs": config.train.epochs,
             **({"started_from": noted} if noted else {}),
             "git_revision": _revision(),
@@ -117,7 +119,8 @@ def _export(config, model, num_images):
 def _data_name(config):
     data = config.data
     if data.source == "folder":
-        return f"folder {to_path(data.data_dir).resolve().name}"
+        names = [to_path(place).resolve().name for place in each_place(data.data_dir)]
+        return f"folder {', '.join(names)}"
     return data.name if data.source == "tfds" else data.source
 
 

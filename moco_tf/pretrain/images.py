@@ -9,24 +9,34 @@ import tensorflow as tf
 
 from moco_tf.config import Config, Data
 from moco_tf.data.order import steps_per_epoch
+from moco_tf.data.partners import partner_of
 from moco_tf.data.pipeline import two_views
 from moco_tf.data.service import require_service
 from moco_tf.data.sources import DataError, Source, open_source
 from moco_tf.exchange import hosts, of_hosts, together
+from moco_tf.pixels import Pixels
 
 # Images whose two views TensorBoard shows.
 _SHOWN = 16
 
 
-def open_data(data: Data, config: Config, labelled: bool = False) -> Source:
+def open_data(
+    data: Data, config: Config, labelled: bool = False, pixels: Pixels | None = None
+) -> Source:
     """Opens images with the channels of the run.
 
     Args:
         data: which images.
         config: the run.
         labelled: see `open_source`.
+        pixels: see `open_source`.
     """
-    return open_source(**data.place, channels=config.data.channels, labelled=labelled)
+    return open_source(
+        **data.place,
+        channels=config.data.channels,
+        labelled=labelled,
+        pixels=pixels,
+    )
 
 
 class Images:
@@ -50,6 +60,8 @@ class Images:
             self.source = open_data(config.data, config)
             wanted = config.train.steps_per_epoch
             self.steps = wanted or steps_per_epoch(self.source, config.train.batch_size)
+            if config.data.positives == "group":
+                partner_of(self.source, config.data.cache)  # refuses what has none
             if (service := config.data.service) is not None:
                 require_service(service, self.source, config.data.cache)
         _require_same_data(strategy, self.source)
@@ -105,6 +117,7 @@ class Images:
             "parallel_calls": data.decode_threads,
             # Where batch norm is over the global batch their order is no matter.
             "shuffle_keys": getattr(config.method, "shuffle_keys", True),
+            "positives": data.positives,
         }
         return two_views(self.source, **{**arguments, **changed})
 

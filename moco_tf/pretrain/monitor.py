@@ -26,6 +26,7 @@ from moco_tf.evaluation import (
 )
 from moco_tf.evaluation.knn.gallery import Album
 from moco_tf.exchange import hosts, of_all_hosts
+from moco_tf.pixels import GREY_LEVELS, Pixels, for_the_eye, to_unit
 from moco_tf.pretrain.images import open_data
 
 log = logging.getLogger("moco_tf")
@@ -40,6 +41,7 @@ class Monitor:
     Args:
         config: the run.
         model: whose `normalise` prepares the images.
+        pixels: the numbers of the images that it learns from.
 
     Attributes:
         features: `MonitorFeatures` of both sets, extracted once for all probes.
@@ -51,10 +53,11 @@ class Monitor:
         DataError: a set cannot be opened or has no labels, or classes differ.
     """
 
-    def __init__(self, config: Config, model):
+    def __init__(self, config: Config, model, pixels: Pixels = GREY_LEVELS):
         self._config = config
-        train = open_data(config.monitor_train, config, labelled=True)
-        test = open_data(config.monitor_test, config, labelled=True)
+        train = open_data(config.monitor_train, config, True, pixels)
+        test = open_data(config.monitor_test, config, True, pixels)
+        self._range = pixels.value_range
         check_same_classes(train, test, "The monitor's training set", "its test set")
         self.class_names = train.class_names
         train = _some(train, config.monitor.max_train)
@@ -119,7 +122,7 @@ class Monitor:
         sets = [
             of_all_hosts(self._strategy, share, count)
             for batches, count in zip(self._batches, self._counts)
-            for share in _pixels(batches)
+            for share in _pixels(batches, self._range)
         ]
         monitor = self._config.monitor
         k = min(monitor.knn_k, self._counts[0])
@@ -165,7 +168,7 @@ def _album(batches, source, features):
     def load():
         rows = [(batch["image"].numpy(), batch["label"].numpy()) for batch in batches]
         images, labels = map(np.concatenate, zip(*rows))
-        return images, labels
+        return for_the_eye(images, source.pixels.value_range), labels
 
     return Album(load, source.class_names, features, source.file_names)
 
@@ -192,13 +195,14 @@ def _share(source, strategy):
     return subset(source, np.minimum(ids, count - 1))
 
 
-def _pixels(batches):
+def _pixels(batches, value_range):
     """Images as vectors of 32 x 32 pixels at most, and their labels."""
     images, labels = [], []
     for batch in batches:
         image = tf.cast(batch["image"], tf.float32)
         if image.shape[1] > 32:
             image = tf.image.resize(image, (32, 32), antialias=True)
-        images.append(tf.reshape(image / 255 - 0.5, (image.shape[0], -1)).numpy())
+        image = to_unit(image, value_range) - 0.5
+        images.append(tf.reshape(image, (image.shape[0], -1)).numpy())
         labels.append(batch["label"].numpy())
     return np.concatenate(images), np.concatenate(labels)

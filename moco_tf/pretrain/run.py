@@ -120,7 +120,8 @@ def _run(config, strategy, run_dir, asked, guide):
     announce_bank(config, images.source)  # before memory for it is taken
     with strategy.scope():
         replicas, examples = local_replicas(strategy), images.source.num_examples
-        model = build_model(config, images.steps, replicas, examples)
+        pixels = images.source.pixels
+        model = build_model(config, images.steps, replicas, examples, pixels)
     announce(config, images.source, images.steps, strategy, model)
     past = restore(config, strategy, run_dir, model, images, asked)
     if past.is_untrained:
@@ -129,7 +130,7 @@ def _run(config, strategy, run_dir, asked, guide):
     past.start()
     with first_bad_batch_kept(run_dir, images):
         _fit(config, model, images, past, watched)
-    figures = close(config, model, watched, past.history, examples, guide)
+    figures = close(config, model, watched, past.history, images.source, guide)
     return {**figures, "run_dir": str(run_dir)}
 
 

@@ -64,7 +64,8 @@ def watch(
         DataError: a labelled set cannot be had or does not fit.
     """
     with together(strategy):
-        monitor = Monitor(config, model) if config.monitor.every else None
+        every, pixels = config.monitor.every, images.source.pixels
+        monitor = Monitor(config, model, pixels) if every else None
     album = monitor.album if monitor else training_album(config, images.source, model)
     baselines = {}
     if monitor:

@@ -2,7 +2,19 @@
 
 from __future__ import annotations
 
-from moco_tf.data.sources.source import DataError, Source, check_channels
+import dataclasses
+import os
+from collections.abc import Sequence
+
+from moco_tf.data.sources.source import (
+    DataError,
+    Source,
+    check_channels,
+    decoded_as,
+    numbers_of,
+)
+from moco_tf.paths import each_place
+from moco_tf.pixels import Pixels, ValueRange
 
 
 def open_source(
@@ -10,11 +22,13 @@ def open_source(
     split: str,
     *,
     name: str | None = None,
-    data_dir: str | None = None,
+    data_dir: str | Sequence[str] | None = None,
     manual_dir: str | None = None,
     labelled: bool = False,
     channels: int = 3,
     max_unreadable: float = 0.01,
+    value_range: ValueRange = None,
+    pixels: Pixels | None = None,
 ) -> Source:
     """Opens a data set by name.
 
@@ -25,12 +39,17 @@ def open_source(
             "train[:10%]" for tfds, the name of a sub-folder for folder, any for
             synthetic.
         name: TFDS name; only for tfds.
-        data_dir: root of the prepared TFDS sets, or the folder of images.
+        data_dir: root of the prepared TFDS sets, or of folder the folder of images, a
+            manifest that names them, or several of these.
         manual_dir: where TFDS finds archives that the user fetched.
         labelled: whether labels are needed, so that it is an error to have none.
         channels: what the images will be decoded to.
         max_unreadable: share of unreadable images in a folder above which it is an
             error; one is always allowed.
+        value_range: the numbers that are black and white; None: all that 8 or 16 bits
+            can be. Of numbers of other types it must be given.
+        pixels: what numbers the images are decoded to, such as those that an encoder
+            was trained on; None: what the images have themselves.
 
     Returns:
         The source.
@@ -42,25 +61,42 @@ def open_source(
     if kind == "glyphs":
         from moco_tf.data.sources.glyphs import glyphs
 
-        source = glyphs(split)
+        source = _ranged(glyphs(split), value_range)
     elif kind == "synthetic":
         from moco_tf.data.sources.synthetic import synthetic
 
-        source = synthetic(split)
+        source = _ranged(synthetic(split), value_range)
     elif kind == "tfds":
         from moco_tf.data.sources.tfds import open_tfds
 
-        source = open_tfds(name, split, data_dir=data_dir, manual_dir=manual_dir)
+        if data_dir is not None and not isinstance(data_dir, (str, os.PathLike)):
+            raise DataError(
+                f"data_dir={data_dir} are several folders; name the one that holds the "
+                "prepared TFDS sets."
+            )
+        source = open_tfds(
+            name,
+            split,
+            data_dir=data_dir,
+            manual_dir=manual_dir,
+            value_range=value_range if pixels is None else pixels.value_range,
+        )
     elif kind == "folder":
         from moco_tf.data.sources.folder import open_folder
 
         source = open_folder(
-            data_dir, split, channels=channels, max_unreadable=max_unreadable
+            data_dir,
+            split,
+            channels=channels,
+            max_unreadable=max_unreadable,
+            value_range=value_range,
+            pixels=pixels,
         )
     else:
         raise DataError(
             f"source={kind!r} is not known; use glyphs, tfds, folder or synthetic."
         )
+    source = decoded_as(source, pixels, _describe(kind, name, data_dir))
     check_channels(source, channels)
     if labelled and not source.num_classes:
         raise DataError(
@@ -71,6 +107,15 @@ def open_source(
     return source
 
 
-def _describe(kind: str, name: str | None, data_dir: str | None) -> str:
-    detail = {"tfds": name, "folder": data_dir}.get(kind)
+def _ranged(source, value_range):
+    """A source of grey levels, of which others than 0 and 255 are black and white."""
+    if value_range is None:
+        return source
+    return dataclasses.replace(
+        source, pixels=numbers_of("uint8", value_range, "these images")
+    )
+
+
+def _describe(kind, name, data_dir):
+    detail = {"tfds": name, "folder": " + ".join(each_place(data_dir))}.get(kind)
     return f"The {kind} set {detail!r}" if detail else f"The {kind} set"

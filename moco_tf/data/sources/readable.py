@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import logging
 import os
 import pathlib
@@ -12,22 +11,37 @@ from collections.abc import Sequence
 
 import numpy as np
 import tensorflow as tf
-from PIL import Image
 
-from moco_tf.data.decoding import decode, require_size
-from moco_tf.data.sources.listing import Listing
+from moco_tf.data.decoding import (
+    ENCODED_CHANNELS,
+    decode,
+    is_deep_png,
+    is_raw,
+    raw_facts,
+    require_size,
+)
+from moco_tf.data.sources.converted import convert
+from moco_tf.data.sources.formats import ARRAYS
+from moco_tf.data.sources.listing import Listing, suffix
 from moco_tf.data.threads import CORES, untuned
 from moco_tf.log import quiet_libraries, watched
 
-# What a file is found to be.
-BROKEN, READABLE, DEEP = 0, 1, 2
-_NAMED = 10
+# What a file is found to be: of 8 or 16 bits a channel, of other numbers, or of another
+# number of channels than asked. To these is added whether it is one of the formats that
+# have numbers of their own, and whether it has more pages or frames than the first.
+BROKEN, READABLE, DEEP, FLOAT, OTHER = range(5)
+RAW, MORE = 8, 16
+_KINDS = 7
+# Files that a sentence names.
+NAMED = 10
 _BATCH = 64
 
 _log = logging.getLogger(__name__)
 
 
-def found_readable(listing: Listing, channels: int) -> np.ndarray:
+def found_readable(
+    listing: Listing, channels: int, windowed: bool = True
+) -> np.ndarray:
     """Decodes every file once, in parallel; later only what is new or has changed.
 
     What was found is kept in a file for each folder, below `index_folder`, and holds
@@ -36,22 +50,35 @@ def found_readable(listing: Listing, channels: int) -> np.ndarray:
     Args:
         listing: of a folder.
         channels: what the files are decoded to.
+        windowed: see `convert`.
 
     Returns:
-        uint8 (count,): `BROKEN`, `READABLE` or `DEEP`, which is readable with 16 bits a
-        channel.
+        uint8 (count,), for `kind_of` and `has`.
     """
-    path = _index_path(listing.root, channels)
+    path = _index_path(listing, channels, windowed or not listing.arrays)
     found = _known(path, listing)
+    if listing.arrays:
+        # A package that reads them may have been installed since.
+        is_array = np.array([suffix(each) in ARRAYS for each in listing.paths])
+        found[is_array & (found == BROKEN)] = -1
     unknown = np.flatnonzero(found < 0)
     if len(unknown):
         files = paths_to_read(listing, unknown)
-        readable, deep = _checked(files, channels, listing.converts)
+        read, kinds = _checked(files, channels, listing.converts, windowed)
         found[unknown] = BROKEN
-        found[unknown[readable]] = READABLE
-        found[unknown[deep]] = DEEP
+        found[unknown[read]] = kinds
         _keep(path, listing, found)
     return found.astype(np.uint8)
+
+
+def kind_of(found: np.ndarray) -> np.ndarray:
+    """`BROKEN`, `READABLE`, `DEEP`, `FLOAT` or `OTHER` of each file."""
+    return found & _KINDS
+
+
+def has(found: np.ndarray, what: int) -> np.ndarray:
+    """Whether each file is `RAW`, or has `MORE` than its first image; bool."""
+    return (found & what) > 0
 
 
 def index_folder() -> pathlib.Path:
@@ -62,8 +89,9 @@ def index_folder() -> pathlib.Path:
     return pathlib.Path(caches).expanduser() / "moco_tf" / "folders"
 
 
-def _index_path(root, channels):
-    key = hashlib.sha256(os.fsencode(str(root.resolve())) + b"\0%d" % channels)
+def _index_path(listing, channels, windowed):
+    key = os.fsencode(listing.name or str(listing.root.resolve())) + b"\0%d" % channels
+    key = hashlib.sha256(key if windowed else key + b"\0in its own numbers")
     return index_folder() / f"{key.hexdigest()[:20]}.npz"
 
 
@@ -111,31 +139,27 @@ def paths_to_read(listing: Listing, of: np.ndarray) -> tf.Tensor:
     return tf.constant([root + os.fsencode(listing.paths[index]) for index in of])
 
 
-def read(file: tf.Tensor, converts: bool) -> tf.Tensor:
-    """Reads a file as encoded JPEG or PNG (scalar string)."""
+def read(file: tf.Tensor, converts: bool, windowed: bool = True) -> tf.Tensor:
+    """Reads a file as `decode` takes it (scalar string).
+
+    Args:
+        file: path, scalar string.
+        converts: whether it may be neither JPEG nor PNG.
+        windowed: see `convert`.
+    """
     data = tf.io.read_file(file)
     if not converts:
         return data
 
-    def as_png():
-        return tf.ensure_shape(tf.numpy_function(_to_png, [data], tf.string), ())
+    def converted():
+        # The one place with Python per image.
+        made = tf.numpy_function(
+            lambda given: convert(given, windowed), [data], tf.string
+        )
+        return tf.ensure_shape(made, ())
 
     is_direct = tf.io.is_jpeg(data) | (tf.strings.substr(data, 0, 4) == b"\x89PNG")
-    return tf.cond(is_direct, lambda: data, as_png)
-
-
-def _to_png(data: bytes) -> bytes:
-    # The one place with Python per image: TensorFlow reads no WebP, and its BMP and GIF
-    # decoders take only some numbers of channels.
-    try:
-        with Image.open(io.BytesIO(data)) as image:
-            has_alpha = "A" in image.getbands() or "transparency" in image.info
-            converted = image.convert("RGBA" if has_alpha else "RGB")
-    except Exception:  # whatever Pillow finds; TensorFlow would print a traceback
-        return b""  # which does not decode
-    buffer = io.BytesIO()
-    converted.save(buffer, "PNG", compress_level=1)
-    return buffer.getvalue()
+    return tf.cond(is_direct, lambda: data, converted)
 
 
 def readable_files(
@@ -154,17 +178,31 @@ def readable_files(
     return _checked(files, channels, converts)[0]
 
 
-def _checked(files, channels, converts):
-    """Indices of the files that decode, and of those of 16 bits a channel."""
+def _checked(files, channels, converts, windowed=True):
+    """Indices of the files that were read, and what each of them is."""
+
+    def of_raw(data):
+        size, has_more, sides = raw_facts(data)
+        kind = tf.gather([0, READABLE, DEEP, 0, FLOAT], size)
+        kind = tf.where(sides[2] == channels, kind, OTHER)
+        return kind + RAW + MORE * has_more
+
+    def of_file(data):
+        if channels not in ENCODED_CHANNELS:
+            return tf.constant(OTHER)
+        # The decoded image must be used, or the graph leaves the decoding out.
+        image = decode(require_size(data), channels)
+        kind = tf.where(is_deep_png(data), DEEP, READABLE)
+        return kind + 0 * tf.size(image)
 
     def check(index, file):
-        # The decoded image must be used, or the graph leaves the decoding out.
-        data = read(file, converts)
-        image = decode(require_size(data), channels)
-        start = tf.strings.substr(data, 0, 25)
-        is_png = tf.strings.substr(start, 0, 4) == b"\x89PNG"
-        is_deep = is_png & (tf.strings.substr(start, 24, 1) == b"\x10")
-        return index + 0 * tf.cast(tf.size(image), tf.int64), is_deep
+        data = read(file, converts, windowed)
+        if not converts:
+            return index, of_file(data)
+        is_there = tf.debugging.Assert(tf.strings.length(data) > 0, ["unreadable"])
+        with tf.control_dependencies([is_there] if is_there is not None else []):
+            data = tf.identity(data)
+        return index, tf.cond(is_raw(data), lambda: of_raw(data), lambda: of_file(data))
 
     dataset = tf.data.Dataset.from_tensor_slices(files).enumerate()
     dataset = dataset.map(check, num_parallel_calls=CORES)
@@ -174,12 +212,12 @@ def _checked(files, channels, converts):
     with quiet_libraries():
         found = list(watched(batches, "checking images", -(-count // _BATCH)))
     if not found:
-        return np.zeros(0, np.int64), np.zeros(0, np.int64)
-    readable, is_deep = map(np.concatenate, zip(*found))
-    return readable, readable[is_deep]
+        return np.zeros(0, np.int64), np.zeros(0, np.int32)
+    indices, kinds = map(np.concatenate, zip(*found))
+    return indices, kinds
 
 
-def some_names(names: Sequence[str]) -> str:
-    """The first ten, and how many more there are."""
-    more = len(names) - _NAMED
-    return ", ".join(names[:_NAMED]) + (f" and {more} more" if more > 0 else "")
+def some_names(names: Sequence[str], count: int | None = None) -> str:
+    """The first ten, and how many more there are of them, or of so many."""
+    more = (count or len(names)) - NAMED
+    return ", ".join(names[:NAMED]) + (f" and {more} more" if more > 0 else "")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Callable
@@ -9,7 +10,9 @@ from typing import Callable
 import numpy as np
 import tensorflow as tf
 
+from moco_tf.data.decoding import ENCODED_CHANNELS
 from moco_tf.mistakes import Mistake
+from moco_tf.pixels import GREY_LEVELS, Pixels, ValueRange
 
 
 class DataError(Mistake):
@@ -22,7 +25,8 @@ class Source:
 
     An element is a dict of scalars and one image::
 
-        {"image": encoded JPEG or PNG (string), or uint8 (height, width, channels),
+        {"image": encoded JPEG or PNG (string), or (height, width, channels) of uint8,
+                  uint16 or float32,
          "id": int64, the example's index in the split, the same in every order,
          "label": int64, -1 when unlabelled}
 
@@ -47,6 +51,11 @@ class Source:
             version and files of a TFDS set): where it is the same, ids are of the same
             images, on another host or day. Empty where images are made or in memory.
         num_bytes: Of all images, encoded, where that is known without reading them.
+        pixels: What numbers the images are decoded to.
+        raw: Whether some encoded images are neither JPEG nor PNG, but what
+            `moco_tf.data.decoding.as_raw` made, of as many channels as asked.
+        groups: int64 (num_examples,) in the order of the ids, the group of each image,
+            such as a patient's; None without.
     """
 
     dataset: tf.data.Dataset
@@ -60,19 +69,80 @@ class Source:
     file_names: Sequence[str] = ()
     origin: str = ""
     num_bytes: int | None = None
+    pixels: Pixels = GREY_LEVELS
+    raw: bool = False
+    groups: np.ndarray | None = None
+
+
+def numbers_of(dtype: np.dtype | str, value_range: ValueRange, what: str) -> Pixels:
+    """What images of such numbers are decoded to.
+
+    Args:
+        dtype: of the numbers; others than uint8 and uint16 become float32.
+        value_range: the numbers that are black and white; None of uint8 and uint16 is
+            all that they can be.
+        what: what has them, with which a sentence begins.
+
+    Raises:
+        DataError: the range must be given and is not, or is none of such numbers.
+    """
+    kind = np.dtype(dtype)
+    is_whole = kind.name in ("uint8", "uint16")
+    if value_range is not None:
+        low, high = map(float, value_range)
+        if is_whole and not (0 <= low < high <= np.iinfo(kind).max and high > 1):
+            raise DataError(
+                f"range=[{low:g}, {high:g}] does not fit {what}, of {kind} numbers, 0 "
+                f"to {np.iinfo(kind).max}; give the numbers that are black and white "
+                "in the files themselves, or leave it out."
+            )
+        return Pixels(kind.name if is_whole else "float32", low, high)
+    if not is_whole:
+        raise DataError(
+            f"{what} is of dtype {kind}, of which nothing says which numbers are black "
+            "and white; set range (value_range from Python), such as [0.0, 1.0]."
+        )
+    return Pixels(kind.name, 0.0, float(np.iinfo(kind).max))
+
+
+def decoded_as(source: Source, pixels: Pixels | None, what: str) -> Source:
+    """The source decoded to other numbers than its own.
+
+    Args:
+        source: the images.
+        pixels: as an encoder takes them; None leaves the source's own.
+        what: what the images are, with which a sentence begins.
+
+    Raises:
+        DataError: the source's numbers have no depth to go by.
+    """
+    if pixels is None or pixels == source.pixels:
+        return source
+    if "float32" == source.pixels.dtype != pixels.dtype:
+        raise DataError(
+            f"{what} holds real numbers and not the {pixels.dtype} ones that the "
+            "encoder was trained on; use images of that kind."
+        )
+    return dataclasses.replace(source, pixels=pixels)
 
 
 def from_arrays(
     images: np.ndarray,
     labels: np.ndarray | None = None,
     class_names: Sequence[str] = (),
+    value_range: ValueRange = None,
+    groups: np.ndarray | None = None,
 ) -> Source:
     """Makes a source of images in memory, of any number of channels.
 
     Args:
-        images: uint8 (count, height, width, channels), count at least 1.
+        images: uint8, uint16, or any other type of number (which becomes float32),
+            (count, height, width, channels), count at least 1.
         labels: int (count,), from 0; None when unlabelled.
         class_names: a name per class; by default the numbers themselves.
+        value_range: the numbers that are black and white; None of uint8 and uint16 is
+            all that they can be, and has to be given of others.
+        groups: int (count,), such as the number of each image's patient; None without.
 
     Returns:
         A source that reads any example at once.
@@ -81,11 +151,13 @@ def from_arrays(
         DataError: the arrays' shapes or dtypes are others.
     """
     images = np.asarray(images)
-    if images.dtype != np.uint8 or images.ndim != 4 or not len(images):
+    if images.dtype.kind not in "uif" or images.ndim != 4 or not len(images):
         raise DataError(
             f"from_arrays got images of dtype {images.dtype} and shape {images.shape}; "
             "give uint8 (count, height, width, channels) with at least one image."
         )
+    pixels = numbers_of(images.dtype, value_range, "from_arrays's array of images")
+    images = images.astype(pixels.dtype, copy=False)
     count = len(images)
     names: tuple[str, ...] = ()
     if labels is None:
@@ -125,7 +197,19 @@ def from_arrays(
         channels=channels,
         load=load,
         labels=label_values,
+        pixels=pixels,
+        groups=None if groups is None else _checked_groups(groups, count),
     )
+
+
+def _checked_groups(groups, count):
+    groups = np.asarray(groups)
+    if groups.shape != (count,) or groups.dtype.kind not in "iu":
+        raise DataError(
+            f"from_arrays got groups of dtype {groups.dtype} and shape {groups.shape} "
+            f"for {count} images; give one integer per image."
+        )
+    return groups.astype(np.int64)
 
 
 def check_channels(source: Source, channels: int) -> None:
@@ -136,7 +220,8 @@ def check_channels(source: Source, channels: int) -> None:
             'folder by moco_tf.data.open_source("folder", "train", data_dir=PATH), or '
             "of images in memory by moco_tf.data.from_arrays(images)."
         )
-    if source.channels is None and channels not in (1, 3, 4):
+    is_file = source.channels is None and not source.raw
+    if is_file and channels not in ENCODED_CHANNELS:
         raise DataError(
             f"channels={channels} cannot be decoded from JPEG or PNG; use 1, 3 or 4, "
             "or a source of arrays."

@@ -13,8 +13,9 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
-from moco_tf.data.sources.source import DataError, Source
+from moco_tf.data.sources.source import DataError, Source, numbers_of
 from moco_tf.data.threads import CORES
+from moco_tf.pixels import ValueRange
 
 log = logging.getLogger("moco_tf")
 
@@ -28,6 +29,7 @@ def open_tfds(
     *,
     data_dir: str | None = None,
     manual_dir: str | None = None,
+    value_range: ValueRange = None,
 ) -> Source:
     """Opens a split of a TFDS data set, preparing the set first where it must be.
 
@@ -37,6 +39,7 @@ def open_tfds(
         data_dir: root of the prepared sets; None is TFDS's own, ~/tensorflow_datasets.
         manual_dir: where archives lie that must be fetched by hand; None is
             DATA_DIR/downloads/manual.
+        value_range: the numbers that are black and white; see `open_source`.
 
     Returns:
         The source: ids count through the split in the order of its files; labels are
@@ -57,12 +60,14 @@ def open_tfds(
     if (
         not isinstance(image, kinds)
         or len(image.shape) != 3
-        or image.np_dtype != np.uint8
+        or np.dtype(image.np_dtype).kind not in "uif"
     ):
         raise DataError(
-            f"The TFDS set {name!r} has no feature 'image' of 8-bit images among "
+            f"The TFDS set {name!r} has no feature 'image' of images among "
             f"{', '.join(names) or features}; choose an image set such as cifar10."
         )
+    kind = np.dtype(image.np_dtype)
+    pixels = numbers_of(kind, value_range, f"The TFDS set {name!r}")
     if not builder.is_prepared():
         prepare(builder, name, manual_dir)
     split_info = find_split(builder, name, split)
@@ -70,7 +75,8 @@ def open_tfds(
     if not isinstance(label, tfds.features.ClassLabel):
         label = None
     is_labelled = label is not None
-    is_encoded = isinstance(image, tfds.features.Image)
+    # TFDS keeps real numbers in a PNG of its own making.
+    is_encoded = isinstance(image, tfds.features.Image) and kind.kind != "f"
     wanted = {"image": True, **({"label": True} if is_labelled else {})}
     decoders = tfds.decode.PartialDecoding(
         wanted, {"image": tfds.decode.SkipDecoding()} if is_encoded else None
@@ -78,7 +84,10 @@ def open_tfds(
 
     def element(example_id, example):
         label = example["label"] if is_labelled else tf.constant(-1, tf.int64)
-        return {"image": example["image"], "id": example_id, "label": label}
+        image = example["image"]
+        if not is_encoded:
+            image = tf.cast(image, pixels.dtype)
+        return {"image": image, "id": example_id, "label": label}
 
     # One file after the other: the order, and so each id, is the same everywhere.
     config = tfds.ReadConfig(interleave_cycle_length=1, try_autocache=False)
@@ -94,6 +103,7 @@ def open_tfds(
         shuffled=_shuffled(builder, split_info, decoders, element),
         origin=hashlib.sha256(repr((*_facts(builder), split)).encode()).hexdigest(),
         num_bytes=int(split_info.num_bytes) or None,  # of a part it is not known
+        pixels=pixels,
     )
 
 

@@ -35,6 +35,7 @@ from moco_tf.evaluation.results.output import (
 )
 from moco_tf.evaluation.results.pictures import curves, grouped_bars
 from moco_tf.interchange import Pretrained
+from moco_tf.pixels import GREY_LEVELS
 from moco_tf.report.progress import Progress
 
 log = logging.getLogger("moco_tf")
@@ -64,6 +65,11 @@ def run(settings: Detect, pretrained: Pretrained) -> dict:
     folder = results_folder(pretrained.path / "report" / "detect", settings.out)
     settings = replace(
         settings, milestones=settings.drops, warmup_steps=settings.warmup
+    )
+    require(
+        pretrained.pixels == GREY_LEVELS,
+        f"{pretrained.path} takes images of {pretrained.pixels.words}, and detection "
+        "8-bit photographs only; take an encoder that was trained on such.",
     )
     try:
         require_pycocotools()

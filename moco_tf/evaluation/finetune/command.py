@@ -127,6 +127,7 @@ def _save(encoders, settings, pretrained, facts):
                 resize=pretrained.resize,
                 mean=pretrained.mean,
                 std=pretrained.std,
+                pixels=pretrained.pixels,
                 channels=pretrained.channels,
                 provenance={**facts, "start": start, **before},
             ).result()

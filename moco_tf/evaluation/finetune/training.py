@@ -48,18 +48,23 @@ class HeadSGD(optimizers.SGD):
 
 
 def build_classifier(
-    encoder: keras.Model, num_classes: int, normalise, pretrained: bool = True
+    encoder: keras.Model,
+    num_classes: int,
+    normalise,
+    pretrained: bool = True,
+    dtype: str = "uint8",
 ) -> keras.Model:
     """Makes a copy of an encoder with a linear head, all of it trainable.
 
     Args:
         encoder: normalised float (N, H, W, C) -> (N, F).
         num_classes: of the head, which starts as N(0, 0.01) without bias.
-        normalise: layer uint8 (N, H, W, C) -> float32.
+        normalise: layer of images (N, H, W, C) -> float32.
         pretrained: keep the encoder's weights; False starts from random ones.
+        dtype: of the images.
 
     Returns:
-        A model uint8 (N, H, W, C) -> float32 logits (N, num_classes), whose batch norm
+        A model (N, H, W, C) -> float32 logits (N, num_classes), whose batch norm
         uses each replica's whole batch. Its last layer is the head.
 
     Raises:
@@ -70,7 +75,7 @@ def build_classifier(
         layer.trainable = True
         if isinstance(layer, BatchNormalization):
             layer.groups = 1
-    images = keras.Input(encoder.input_shape[1:], dtype=tf.uint8, name="images")
+    images = keras.Input(encoder.input_shape[1:], dtype=dtype, name="images")
     logits = keras.layers.Dense(
         num_classes,
         kernel_initializer=keras.initializers.RandomNormal(stddev=0.01),

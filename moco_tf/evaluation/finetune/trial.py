@@ -89,7 +89,9 @@ class Trial:
         self.settings, self.pretrained = settings, pretrained
         self.source, self.test = source, test
         self.encoders: dict[str, keras.Model] = {}
-        self.normalise = Normalize(pretrained.mean, pretrained.std)
+        self.normalise = Normalize(
+            pretrained.mean, pretrained.std, pretrained.pixels.value_range
+        )
         self.grid = list(
             itertools.product(settings.learning_rates, settings.head_multipliers)
         )
@@ -146,6 +148,7 @@ class Trial:
                 source.num_classes,
                 self.normalise,
                 pretrained=start == "pretrained",
+                dtype=self.pretrained.pixels.dtype,
             )
         except ValueError as error:
             raise ConfigError(str(error)) from error

@@ -113,7 +113,7 @@ def train(
     model = LinearClassifier(
         pretrained.encoder,
         source.num_classes,
-        Normalize(pretrained.mean, pretrained.std),
+        Normalize(pretrained.mean, pretrained.std, pretrained.pixels.value_range),
         settings.seed,
     )
     model.compile(SGD(recipe.make_schedule(steps), momentum=0.9, weight_decay=0.0))
