@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 
 import numpy as np
 import tensorflow as tf
@@ -14,10 +15,12 @@ from moco_tf.data.sources.readable import (
     found_readable,
     paths_to_read,
     read,
+    readable_files,
     some_names,
 )
 from moco_tf.data.sources.source import DataError, Source
 from moco_tf.data.threads import CORES
+from moco_tf.paths import to_path
 
 _log = logging.getLogger(__name__)
 
@@ -96,6 +99,32 @@ def open_folder(
         origin=listing.digest(readable),
         num_bytes=int(listing.sizes[readable].sum()),
     )
+
+
+def open_file(path: str | os.PathLike, *, channels: int = 3) -> Source:
+    """Opens one image file as `open_folder` opens many.
+
+    Raises:
+        DataError: there is no such file, or it cannot be read.
+    """
+    place = to_path(path)
+    if not place.is_file():
+        raise DataError(f"{path} does not exist; name an image or a folder of images.")
+    files = tf.constant([os.fsencode(str(place))])
+    if not len(readable_files(files, channels, converts=True)):
+        raise DataError(
+            f"{path} cannot be read as an image; use JPEG, PNG, BMP, GIF or WebP."
+        )
+
+    def load(example_id):
+        return {
+            "image": read(files[example_id], True),
+            "id": example_id,
+            "label": tf.constant(-1, tf.int64),
+        }
+
+    dataset = tf.data.Dataset.range(1).map(load)
+    return Source(dataset, 1, load=load, file_names=[shown_name(place.name)])
 
 
 def _report(listing, found, max_unreadable):
