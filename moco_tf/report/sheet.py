@@ -35,7 +35,7 @@ class Tile:
 
 @look.literal
 def draw_sheet(
-    rows: Sequence[Sequence[Tile]],
+    rows: Sequence[Sequence[Tile | None]],
     title: str,
     heads: Sequence[str] = (),
     legend: tuple[str, str] | None = None,
@@ -44,7 +44,8 @@ def draw_sheet(
     """Draws rows of pictures below one another.
 
     Args:
-        rows: of at least one row, each of at least one picture.
+        rows: of at least one row, each of at least one picture; None leaves a place
+            empty.
         title: what is shown.
         heads: above the columns; may be empty.
         legend: what the green frame means, and the red one.
@@ -52,7 +53,8 @@ def draw_sheet(
     """
     columns = max(map(len, rows))
     gap = 0.15 if is_first_apart else 0.0
-    lines = max(tile.caption.count("\n") for row in rows for tile in row)
+    tiles = [tile for row in rows for tile in row if tile is not None]
+    lines = max(tile.caption.count("\n") for tile in tiles)
     step = _ROW + _LINE * lines
     first = 0.6 if len(heads) else 0.4
     # One pair of axes in inches: a hundred of their own would take seconds.
@@ -68,7 +70,8 @@ def draw_sheet(
     for number, row in enumerate(rows):
         top = first + step * number
         for left, tile in zip(lefts, row):
-            _draw(axes, left, top, tile)
+            if tile is not None:
+                _draw(axes, left, top, tile)
     axes.text(0.1, 0.2, title, fontsize=10, color=look.INK, va="center")
     if legend is not None:
         for left, text in ((width - 2.35, legend[0]), (width - 1.2, legend[1])):

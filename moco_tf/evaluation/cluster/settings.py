@@ -29,7 +29,7 @@ class Cluster:
     """
 
     clusters: Optional[int] = limited(None, at_least(2))
-    tried: tuple[int, ...] = limited((2, 5, 10, 20, 40), at_least(2), each=True)
+    tried: tuple[int, ...] = limited((5, 10, 20, 40), at_least(2), each=True)
     shown: int = limited(8, between(1, 20))
     seed: int = limited(0, between(0, 2**32 - 1))
     precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] = "float32"

@@ -95,7 +95,7 @@ def run(settings: Duplicates, given: Given, pretrained: Pretrained | None) -> di
     }  # fmt: skip
     pictures = {}
     if groups:
-        pictures["duplicates"] = _draw(groups[: settings.shown], collection, removable)
+        pictures["duplicates"] = _draw(groups[: settings.shown], collection)
     return conclude(
         "duplicates",
         collection,
@@ -173,12 +173,12 @@ def _rows(groups: Sequence[Group], collection: Collection, sizes) -> Iterator[di
             )  # fmt: skip
 
 
-def _draw(groups: Sequence[Group], collection: Collection, removable: int):
+def _draw(groups: Sequence[Group], collection: Collection):
     shown = [group.rows[:_ACROSS] for group in groups]
     found = collection.pictures.load(np.concatenate(shown))
-    rows = []
+    rows: list[list[Tile | None]] = []
     for group in groups:
-        tiles = []
+        tiles: list[Tile | None] = []
         for index, row in enumerate(group.rows[:_ACROSS]):
             what = "exact copy" if group.is_exact[index] else "near"
             told = f"{what} {group.cosine[index]:.3f}" if index else "first"
@@ -187,6 +187,10 @@ def _draw(groups: Sequence[Group], collection: Collection, removable: int):
                 told = f"and {more:,} more"
             name = short_name(collection.embeddings.names[row])
             tiles.append(Tile(found.get(int(row)), f"{name}\n{told}"))
-        rows.append(tiles)
+        # Several small groups share a row, a place apart.
+        if rows and len(rows[-1]) + 1 + len(tiles) <= _ACROSS:
+            rows[-1] += [None, *tiles]
+        else:
+            rows.append(tiles)
     title = f"{len(groups)} groups of copies, with their cosine to the first"
     return draw_sheet(rows, title)
