@@ -222,10 +222,15 @@ def _pyarrow():
     try:
         import pyarrow
         import pyarrow.parquet
-    except ImportError as error:
+    except ModuleNotFoundError as error:
         raise DataError(
             ".parquet needs pyarrow; install it with `pip install pyarrow` (the extra "
             "moco_tf[parquet]), or use .npz."
+        ) from error
+    except ImportError as error:  # one that wants another NumPy
+        raise DataError(
+            f".parquet needs a pyarrow that fits ({reason(error)}); install one, or "
+            "use .npz."
         ) from error
     return pyarrow, pyarrow.parquet
 
