@@ -150,9 +150,8 @@ function show(event) {
   if (!best) return;
   const image = tip.firstElementChild, i = best[4];
   image.style.display = i >= 0 ? "block" : "none";
-  image.style.background = `url(${atlasData}) ` +
-    `${-(i % data.across) * 128}px ${-Math.floor(i / data.across) * 128}px / ` +
-    `${data.across * 128}px auto`;
+  image.style.backgroundPosition =
+    `${-(i % data.across) * 128}px ${-Math.floor(i / data.across) * 128}px`;
   tip.lastElementChild.textContent = best[2] + (best[3] ? " (" + best[3] + ")" : "");
   tip.style.left = Math.min(event.clientX + 14, innerWidth - 200) + "px";
   tip.style.top = Math.min(event.clientY + 14, innerHeight - 210) + "px";
@@ -182,6 +181,8 @@ find.addEventListener("input", draw);
 addEventListener("resize", fit);
 atlas.onload = draw;
 if (atlasData) atlas.src = atlasData;
+tip.firstElementChild.style.backgroundImage = `url(${atlasData})`;
+tip.firstElementChild.style.backgroundSize = `${data.across * 128}px auto`;
 fit();
 </script></body></html>
 """
