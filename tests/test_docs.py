@@ -63,6 +63,7 @@ NAMES = {
     "runs/cifar10/NAME": "runs/cifar10/ablation",
     "RECIPE": "demo",
     "FORMAT OUT": "onnx out.onnx",
+    "PHOTOS/ONE.jpg": "PHOTOS/red/000.png",
     "[--key=value ...]": "",
     "[--section.key=value ...]": "",
 }

@@ -20,12 +20,18 @@ from moco_tf.cli.evaluate import parse_evaluation
 from moco_tf.cli.train import parse_args, parse_sweep
 from moco_tf.config import Config
 from moco_tf.config.reader import Reader
+from moco_tf.evaluation.cluster.settings import Cluster
 from moco_tf.evaluation.detection.settings import Detect
+from moco_tf.evaluation.duplicates.settings import Duplicates
+from moco_tf.evaluation.embed.settings import Embed
 from moco_tf.evaluation.fewshot.settings import FewShot
 from moco_tf.evaluation.finetune.settings import Finetune
 from moco_tf.evaluation.knn.settings import KNN
 from moco_tf.evaluation.linear.settings import Linear
+from moco_tf.evaluation.map.settings import Map
+from moco_tf.evaluation.outliers.settings import Outliers
 from moco_tf.evaluation.results.settings import Compare, Tables
+from moco_tf.evaluation.search.settings import Search
 from moco_tf.evaluation.segmentation.settings import Segment
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -122,6 +128,27 @@ COMMANDS = {
     "--precision=mixed_bfloat16 --out={folder}/segment --data.data_dir={folder}/masks "
     "--data.train_split=train --data.test_split=val --distribution.replicas=2 "
     "--distribution.gpus=[]",
+    "embed": "evaluate.py embed {folder}/runs/moco --out={folder}/photos.npz "
+    "--shard=1/1 --batch_size=8 --precision=float32 --data.split=train "
+    "--data.max_unreadable=0.5 --distribution.gpus=[] " + FOLDER,
+    "embed shades": "evaluate.py embed {folder}/runs/moco "
+    "--out={folder}/shades.tfrecord --distribution.replicas=2 " + SHADES,
+    "search": "evaluate.py search {folder}/runs/moco "
+    "--query={folder}/photos/red/000.png --k=3 --shown=2 "
+    "--out={folder}/search --features.cache=false --features.batch_size=8 "
+    "--precision=mixed_bfloat16 --data.max_unreadable=0.5 --data.split=train "
+    "--distribution.gpus=[] " + FOLDER,
+    "search shades": "evaluate.py search {folder}/runs/moco --k=2 "
+    "--distribution.replicas=2 " + SHADES,
+    "duplicates": "evaluate.py duplicates {folder}/photos.npz --threshold=0.99 "
+    "--shown=3 --out={folder}/duplicates --precision=float32",
+    "cluster": "evaluate.py cluster {folder}/photos.npz --clusters=3 --tried=[2] "
+    "--shown=3 --seed=1 --out={folder}/cluster --precision=float32",
+    "outliers": "evaluate.py outliers {folder}/photos.npz --k=3 --shown=5 "
+    "--out={folder}/outliers --precision=float32",
+    "map": "evaluate.py map {folder}/photos.npz --method=tsne --images=30 "
+    "--perplexity=5 --thumbnails=false --seed=1 --out={folder}/map "
+    "--precision=float32",
     "compare": "evaluate.py compare {folder}/runs/moco {folder}/runs/tfds "
     "--out={folder}/compared",
     "tables": "evaluate.py tables {folder}/runs/swept --figure=knn "
@@ -161,6 +188,12 @@ def typed(program):
         ("evaluate.py segment", Segment),
         ("evaluate.py compare", Compare),
         ("evaluate.py tables", Tables),
+        ("evaluate.py embed", Embed),
+        ("evaluate.py search", Search),
+        ("evaluate.py duplicates", Duplicates),
+        ("evaluate.py cluster", Cluster),
+        ("evaluate.py outliers", Outliers),
+        ("evaluate.py map", Map),
     ],
 )
 def test_commands_hold_every_field(program, kind):
@@ -173,6 +206,13 @@ def test_commands_hold_every_field(program, kind):
     missing = leaves(kind) - typed(program)
     if program.endswith(("linear", "finetune", "fewshot")):
         missing -= shared
+    # Those on images without labels share them likewise.
+    if program.endswith(("duplicates", "cluster", "outliers", "map")):
+        missing -= {
+            name
+            for name in leaves(Search)
+            if name.startswith(("data.", "features.", "distribution."))
+        }
     assert missing == ELSEWHERE.get(program, set())
 
 

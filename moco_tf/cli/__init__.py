@@ -25,7 +25,7 @@ COMMANDS = {
     "launch": "start a command as several workers on this machine",
     "pack": "write images as a few large files, no larger than training needs",
     "data-service": "let other machines read and crop the images of a run",
-    "evaluate": "judge an encoder: knn, linear, finetune, fewshot, detect, ...",
+    "evaluate": "judge an encoder (knn, linear, ...) or ask it (search, map, ...)",
     "import": "turn a checkpoint of another project into a SavedModel",
     "export": "write an encoder as another tool's file",
 }

@@ -10,7 +10,13 @@ from moco_tf import cli
 from moco_tf.config import ConfigError
 from moco_tf.config.help import print_help
 from moco_tf.config.reader import Reader
-from moco_tf.evaluation.commands import ON_RESULTS, PROTOCOLS, Evaluation
+from moco_tf.evaluation.commands import (
+    ON_IMAGES,
+    ON_RESULTS,
+    PROTOCOLS,
+    Evaluation,
+)
+from moco_tf.evaluation.given import sort_given
 from moco_tf.interchange.formats import find_export
 from moco_tf.log import import_tensorflow
 from moco_tf.paths import to_path
@@ -26,8 +32,8 @@ def main(argv: Sequence[str]) -> int:
 
     def run() -> int:
         evaluation = parse_evaluation(argv)
-        if evaluation.protocol not in ON_RESULTS:
-            find_export(evaluation.paths[0])
+        if (encoder := _encoder(evaluation)) is not None:
+            find_export(encoder)
         # TensorFlow takes seconds to import; --help and mistakes should not wait.
         import_tensorflow()
         from moco_tf.evaluation.run import evaluate
@@ -35,7 +41,19 @@ def main(argv: Sequence[str]) -> int:
         evaluate(evaluation)
         return 0
 
-    return cli.exit_code(run, lambda: "; no results were written.")
+    after = "; no results were written."
+    if argv and argv[0] in ON_IMAGES:
+        after = "; the same command goes on with what was encoded."
+    return cli.exit_code(run, lambda: after)
+
+
+def _encoder(evaluation):
+    """Path of the encoder that is judged; None where there is none."""
+    if evaluation.protocol in ON_RESULTS:
+        return None
+    if evaluation.protocol in ON_IMAGES:
+        return sort_given(evaluation.protocol, evaluation.paths).encoder
+    return evaluation.paths[0]
 
 
 def parse_evaluation(argv: Sequence[str]) -> Evaluation:
@@ -70,6 +88,8 @@ def parse_evaluation(argv: Sequence[str]) -> Evaluation:
                 f"{protocol} needs {ON_RESULTS[protocol][0]}, as in "
                 f"{command('evaluate', protocol)} {ON_RESULTS[protocol][1]}."
             )
+    elif protocol in ON_IMAGES:
+        sort_given(protocol, tuple(map(to_path, paths)))
     elif len(paths) != 1:
         found = " ".join(paths) if paths else "none"
         raise ConfigError(
@@ -99,15 +119,19 @@ def _sort(words):
 def _print_overview():
     evaluate = command("evaluate")
     print(f"usage: {evaluate} PROTOCOL RUN_DIR_OR_SAVED_MODEL [--key=value ...]\n")
-    print("Judge a pretrained encoder. Protocols:")
+    print("Judge a pretrained encoder:")
     for name, settings in PROTOCOLS.items():
-        print(f"  {name:<10}{inspect.getdoc(settings).splitlines()[0]}")
+        if name == ON_IMAGES[0]:
+            print("\nAsk it about images, labelled or not (ENCODER FOLDER):")
+        print(f"  {name:<12}{inspect.getdoc(settings).splitlines()[0]}")
     print(f"\n{evaluate} PROTOCOL --help explains its settings.")
 
 
 def _print_help(protocol):
     settings = PROTOCOLS[protocol]
     what = "RUN_DIR ..." if protocol in ON_RESULTS else "RUN_DIR_OR_SAVED_MODEL"
+    if protocol in ON_IMAGES:
+        what += " [FOLDER]" if protocol == "embed" else " [FOLDER or FILE ...]"
     text = inspect.getdoc(settings).partition("\n\nAttributes:")[0]
     print_help(
         settings,

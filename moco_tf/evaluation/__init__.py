@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from moco_tf.evaluation.cache import cached_features
     from moco_tf.evaluation.chance import explain_chance
     from moco_tf.evaluation.detection.detector import build_detector
+    from moco_tf.evaluation.embed.files import Embeddings, open_embeddings
     from moco_tf.evaluation.features import (
         FeatureExtractor,
         Features,
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "Candidate": "linear.candidates",
+    "Embeddings": "embed.files",
     "FeatureExtractor": "features",
     "Features": "features",
     "LinearClassifier": "linear.classifier",
@@ -49,10 +51,12 @@ _HOMES = {
     "linear_sweep": "linear.candidates",
     "nearest_neighbours": "knn.vote",
     "neighbour_gallery": "knn.gallery",
+    "open_embeddings": "embed.files",
 }
 
 __all__ = [
     "Candidate",
+    "Embeddings",
     "FeatureExtractor",
     "Features",
     "LinearClassifier",
@@ -69,6 +73,7 @@ __all__ = [
     "linear_sweep",
     "nearest_neighbours",
     "neighbour_gallery",
+    "open_embeddings",
 ]
 
 

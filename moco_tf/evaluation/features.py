@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -93,23 +93,30 @@ class FeatureExtractor:
         Raises:
             ValueError: the dataset is empty or the encoder's output is not (N,F).
         """
-        parts, labels, ids = [], [], []
-        length = int(dataset.cardinality())  # negative where unknown
-        total = length if length >= 0 else None
-        for features, label, number in watched(self._encoded(dataset), progress, total):
-            parts.append(features.numpy())
-            labels.append(label.numpy())
-            ids.append(number.numpy())
+        parts = list(self.batches(dataset, progress))
         if not parts:
             raise ValueError(
                 "The dataset to extract features from is empty; give it at least one "
                 "batch of images."
             )
         return Features(
-            np.concatenate(parts),
-            np.concatenate(labels).astype(np.int64),
-            np.concatenate(ids).astype(np.int64),
+            np.concatenate([part.features for part in parts]),
+            np.concatenate([part.labels for part in parts]),
+            np.concatenate([part.ids for part in parts]),
         )
+
+    def batches(
+        self, dataset: tf.data.Dataset, progress: str | None = None
+    ) -> Iterator[Features]:
+        """The same a batch, or a replica's share of one, at a time."""
+        length = int(dataset.cardinality())  # negative where unknown
+        total = length if length >= 0 else None
+        for features, label, number in watched(self._encoded(dataset), progress, total):
+            yield Features(
+                features.numpy(),
+                label.numpy().astype(np.int64),
+                number.numpy().astype(np.int64),
+            )
 
     def _encoded(self, dataset):
         """Yield (features, labels, ids), a batch or a replica's share at a time."""

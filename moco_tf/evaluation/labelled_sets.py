@@ -2,54 +2,45 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import pathlib
 import re
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Union
 
 import numpy as np
-import tensorflow as tf
 
-from moco_tf.augment import Normalize
 from moco_tf.config import ConfigError, Data
-from moco_tf.data.labelled import check_labels, evenly_spread, subset
-from moco_tf.data.pipeline import labelled_batches
-from moco_tf.data.sources import Source, check_same_classes, open_source
-from moco_tf.data.sources.places import places_fingerprint
+from moco_tf.data.labelled import check_labels
+from moco_tf.data.sources import check_same_classes
 from moco_tf.evaluation.cache import cached_features
-from moco_tf.evaluation.features import FeatureExtractor, Features
+from moco_tf.evaluation.features import Features
 from moco_tf.evaluation.fewshot.settings import FewShot
 from moco_tf.evaluation.finetune.settings import Finetune
+from moco_tf.evaluation.images import (
+    ImageSet,
+    called,
+    central_crops,
+    extractor_of,
+    features_key,
+    open_images,
+    require_finite,
+    resolve,
+)
 from moco_tf.evaluation.knn.settings import KNN
 from moco_tf.evaluation.linear.settings import Linear
-from moco_tf.evaluation.results.output import results_folder
+from moco_tf.evaluation.results.output import of_images, results_folder
 from moco_tf.evaluation.settings import Extraction, LabelledData
 from moco_tf.interchange import Pretrained
-from moco_tf.paths import each_place, to_path
 
 LabelledSettings = Union[KNN, Linear, FewShot, Finetune]
 
 log = logging.getLogger("moco_tf")
 
 
-@dataclass(frozen=True)
-class LabelledSet:
-    """Labelled images that an encoder can take.
-
-    Attributes:
-        source: the images.
-        facts: what they are, JSON-serialisable; equal facts mean equal images.
-    """
-
-    source: Source
-    facts: dict
-
-
 def open_labelled_sets(
     data: LabelledData, pretrained: Pretrained
-) -> tuple[LabelledSet, LabelledSet]:
+) -> tuple[ImageSet, ImageSet]:
     """Opens the training and the test images, which have the same classes.
 
     Args:
@@ -62,7 +53,7 @@ def open_labelled_sets(
     """
     asked = resolve_labelled(data, pretrained)
     train, test = (
-        _open(part, pretrained, most)
+        open_images(part, pretrained, most, labelled=True)
         for part, most in zip(asked, (data.max_train, data.max_test))
     )
     check_same_classes(train.source, test.source, "The training set", "the test set")
@@ -90,39 +81,15 @@ def place_of_results(
     Raises:
         ConfigError: as `open_labelled_sets`, or the folder cannot be written.
     """
-    images = _called(resolve_labelled(settings.data, pretrained)[0])
+    images = called(resolve_labelled(settings.data, pretrained)[0])
+    config = pretrained.config
+    own = None if config is None else called(config.monitor_train)
     base = pretrained.path / "report" / name
-    if pretrained.config is not None:
-        own = _called(pretrained.config.monitor_train)
-    else:
-        own = _judged_on(base) or images
-    if images != own:
-        base = base.with_name(f"{name}_on_{re.sub(r'[^A-Za-z0-9.-]+', '_', images)}")
-    return results_folder(base, settings.out), images
-
-
-def _called(data):
-    """A short name of a set of images."""
-    if data.source == "tfds":
-        # Known parts of a set (imagenet2012_subset/1pct) go by its name.
-        return re.sub(r"_subset(/.*)?$", "", data.name)
-    if data.source == "folder":
-        return " ".join(
-            to_path(place).resolve().name for place in each_place(data.data_dir)
-        )
-    return data.source
-
-
-def _judged_on(folder):
-    """What the images of earlier results are called, where they say so."""
-    try:
-        return json.loads((folder / "results.json").read_text()).get("data_set")
-    except (OSError, ValueError):
-        return None
+    return results_folder(of_images(base, images, own), settings.out), images
 
 
 def extract(
-    labelled: LabelledSet,
+    labelled: ImageSet,
     pretrained: Pretrained,
     settings: Extraction,
     precision: str,
@@ -143,55 +110,17 @@ def extract(
     """
 
     def run():
-        batches = labelled_batches(
-            labelled.source,
-            batch_size=settings.batch_size,
-            image_size=pretrained.image_size,
-            resize=pretrained.resize,
-            channels=pretrained.channels,
-        )
-        count = -(-labelled.source.num_examples // settings.batch_size)
-        batches = batches.apply(tf.data.experimental.assert_cardinality(count))
-        extractor = FeatureExtractor(
-            pretrained.encoder,
-            Normalize(pretrained.mean, pretrained.std, pretrained.pixels.value_range),
-            tf.distribute.get_strategy(),
-        )
-        features = extractor.extract(batches, title)
-        _check_finite(features, precision, title)
+        batches = central_crops(labelled.source, pretrained, settings.batch_size)
+        features = extractor_of(pretrained).extract(batches, title)
+        broken = int(np.sum(~np.isfinite(features.features).all(axis=1)))
+        require_finite(broken, len(features), precision, title)
         return features
 
-    key = {
-        "weights": pretrained.digest,
-        "architecture": pretrained.architecture,
-        "precision": precision,
-        "data": labelled.facts,
-        "image_size": pretrained.image_size,
-        "resize": pretrained.resize,
-        "mean": list(pretrained.mean),
-        "std": list(pretrained.std),
-        **pretrained.pixels.noted,
-    }
+    key = features_key(labelled.facts, pretrained, precision)
     folder = pretrained.path / "report" / "features"
     features = cached_features(folder, key, run) if settings.cache else run()
     check_labels(features.labels, title)
     return features
-
-
-def _check_finite(features, precision, title):
-    broken = int(np.sum(~np.isfinite(features.features).all(axis=1)))
-    if not broken:
-        return
-    cause = (
-        "its training diverged; train it again with a lower learning rate."
-        if precision != "mixed_float16"
-        else "numbers above 65,504 probably overflow in mixed_float16; use "
-        "--precision=mixed_bfloat16 or float32."
-    )
-    raise ConfigError(
-        f"the encoder gives features that are not finite for {broken} of the "
-        f"{len(features)} {title} images: {cause}"
-    )
 
 
 def resolve_labelled(data: LabelledData, pretrained: Pretrained) -> list[Data]:
@@ -213,52 +142,6 @@ def resolve_labelled(data: LabelledData, pretrained: Pretrained) -> list[Data]:
         own = (replace(own[0], split=whole), own[1])
     splits = (data.train_split, data.test_split)
     return [
-        _overridden(data, base, split, default, bool(config))
+        resolve(data, base, split, default, bool(config))
         for base, split, default in zip(own, splits, ("train", "test"))
     ]
-
-
-def _overridden(data, base, split, default, has_run):
-    same = has_run and data.source in (None, base.source)
-    # A name, folder or split of another kind of set would mean something else there.
-    inherited = base if same else Data()
-    same = same and data.name in (None, base.name)
-    source = data.source or base.source
-    asked = replace(
-        base,
-        source=source,
-        name=data.name or inherited.name,
-        data_dir=data.data_dir or inherited.data_dir,
-        manual_dir=data.manual_dir or inherited.manual_dir,
-        split=split or (inherited.split if same else default),
-        max_unreadable=data.max_unreadable,
-    )
-    for kind, key, example in (
-        ("tfds", "name", "cifar10"),
-        ("folder", "data_dir", "PATH"),
-    ):
-        if source == kind and not getattr(asked, key):
-            raise ConfigError(
-                f"data.source={kind} needs data.{key}; add --data.{key}={example}."
-            )
-    return asked
-
-
-def _open(data, pretrained, most):
-    source = open_source(
-        **data.place,
-        channels=pretrained.channels,
-        labelled=True,
-        pixels=pretrained.pixels,
-    )
-    if most is not None and most < source.num_examples:
-        source = subset(source, evenly_spread(source.num_examples, most))
-    facts = {"source": data.source, "split": data.split, "images": source.num_examples}
-    if data.source == "tfds":
-        # Imported here: TensorFlow Datasets takes seconds.
-        from moco_tf.data.sources.tfds import copy_facts
-
-        facts["name"], facts["files"] = copy_facts(data.name, data.data_dir)
-    if data.source == "folder":
-        facts["files"] = places_fingerprint(data.data_dir)
-    return LabelledSet(source, facts)

@@ -8,7 +8,8 @@ from tensorflow import keras
 
 from moco_tf.config.limits import ConfigError
 from moco_tf.distribution import DistributionError, make_strategy
-from moco_tf.evaluation.commands import ON_RESULTS, Evaluation
+from moco_tf.evaluation.commands import ON_IMAGES, ON_RESULTS, Evaluation
+from moco_tf.evaluation.given import sort_given
 from moco_tf.evaluation.results.settings import Compare, Tables
 from moco_tf.interchange import load_pretrained
 from moco_tf.log import set_up_log
@@ -23,6 +24,12 @@ COMMANDS = {
     "segment": "segmentation.command",
     "compare": "results.compare",
     "tables": "results.tables",
+    "embed": "embed.command",
+    "search": "search.command",
+    "duplicates": "duplicates.command",
+    "cluster": "cluster.command",
+    "outliers": "outliers.command",
+    "map": "map.command",
 }
 
 
@@ -56,6 +63,10 @@ def evaluate(evaluation: Evaluation) -> dict:
     keras.mixed_precision.set_global_policy(settings.precision)
     try:
         with strategy.scope():
-            return protocol.run(settings, load_pretrained(evaluation.paths[0]))
+            if evaluation.protocol not in ON_IMAGES:
+                return protocol.run(settings, load_pretrained(evaluation.paths[0]))
+            given = sort_given(evaluation.protocol, evaluation.paths)
+            pretrained = load_pretrained(given.encoder) if given.encoder else None
+            return protocol.run(settings, given, pretrained)
     finally:
         keras.mixed_precision.set_global_policy("float32")

@@ -42,6 +42,31 @@ class LabelledData:
 
 
 @dataclass(frozen=True)
+class AnyData:
+    """The images, labelled or not.
+
+    Attributes:
+        source: glyphs, tfds, folder or synthetic (null: the FOLDER that was named, or
+            the images that the run was trained on).
+        name: TFDS name such as cifar10 or imagenet2012 (null: the run's).
+        data_dir: Root of the prepared TFDS sets, or for source folder the folder of
+            images itself, a text or CSV file that names them, or several of these
+            (null: the run's).
+        manual_dir: Where TFDS finds archives that you must fetch yourself (null: the
+            run's).
+        split: Which part of them (null: the run's, or train).
+        max_unreadable: Share of unreadable images above which to stop.
+    """
+
+    source: Optional[Literal["glyphs", "tfds", "folder", "synthetic"]] = None
+    name: Optional[str] = None
+    data_dir: Places = None
+    manual_dir: Optional[str] = None
+    split: Optional[str] = None
+    max_unreadable: float = limited(0.01, between(0, 1))
+
+
+@dataclass(frozen=True)
 class Extraction:
     """How the encoder is run.
 

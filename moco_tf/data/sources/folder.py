@@ -12,7 +12,7 @@ import tensorflow as tf
 from moco_tf.data.decoding import ENCODED_CHANNELS
 from moco_tf.data.sources.converted import sides_of, why_unreadable
 from moco_tf.data.sources.formats import ARRAYS
-from moco_tf.data.sources.listing import label, shown_name
+from moco_tf.data.sources.listing import label, listed, shown_name
 from moco_tf.data.sources.manifest import group_numbers
 from moco_tf.data.sources.places import find_images
 from moco_tf.data.sources.readable import (
@@ -32,6 +32,7 @@ from moco_tf.data.sources.readable import (
 )
 from moco_tf.data.sources.source import DataError, Source, numbers_of
 from moco_tf.data.threads import CORES
+from moco_tf.paths import to_path
 from moco_tf.pixels import Pixels, ValueRange
 
 _log = logging.getLogger(__name__)
@@ -91,7 +92,32 @@ def open_folder(
         DataError: the folder or the split is missing, without images, or has too many
             unreadable ones.
     """
-    listing = find_images(data_dir, split)
+    return _open(
+        find_images(data_dir, split), channels, max_unreadable, value_range, pixels
+    )
+
+
+def open_file(
+    path: str | os.PathLike, *, channels: int = 3, pixels: Pixels | None = None
+) -> Source:
+    """Opens one image file as `open_folder` opens many.
+
+    Raises:
+        DataError: there is no such file, or it cannot be read.
+    """
+    place = to_path(path)
+    if not place.is_file():
+        raise DataError(f"{path} does not exist; name an image or a folder of images.")
+    state = place.stat()
+    found = [(place.name, state.st_size, state.st_mtime_ns)]
+    listing = listed(place.absolute().parent, found, str(path))
+    try:
+        return _open(listing, channels, 0.0, None, pixels)
+    except DataError as error:
+        raise DataError(f"{path} cannot be read as an image: {error}") from None
+
+
+def _open(listing, channels, max_unreadable, value_range, pixels):
     if channels not in ENCODED_CHANNELS and not listing.arrays:
         raise DataError(
             f"channels={channels} cannot be decoded from image files; use 1, 3 or 4."

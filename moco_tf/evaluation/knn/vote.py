@@ -17,6 +17,8 @@ from moco_tf.precision import full_float32
 
 # Similarities held at once: 2**25 float32 are 128 MiB.
 _SIMILARITIES_PER_CHUNK = 2**25
+# Features compared at once; those of more are read block by block, from disk too.
+_ROWS_PER_BLOCK = 2**16
 
 
 def knn_accuracy(
@@ -128,14 +130,16 @@ def knn_predict_all(
 
 
 def nearest_neighbours(
-    features: np.ndarray, queries: np.ndarray, k: int
+    features: np.ndarray, queries: np.ndarray, k: int, progress: str | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
     """The k rows of `features` most similar to each query, best first.
 
     Args:
-        features: float (count, dim); rows are normalised here.
+        features: float (count, dim), which may lie on disk (`numpy.memmap`): a block
+            of rows is in memory at a time. Rows are normalised here.
         queries: float (queries, dim).
         k: at most `count`.
+        progress: title of a progress bar on a terminal; None shows none.
 
     Returns:
         int64 (queries, k) row numbers, and float32 (queries, k) cosine similarities.
@@ -143,15 +147,19 @@ def nearest_neighbours(
     Raises:
         ValueError: k out of range, or dims that disagree.
     """
-    chunks = list(_neighbours(features, queries, k))
-    similarity = np.concatenate([part.numpy() for part, _ in chunks])
-    index = np.concatenate([part.numpy() for _, part in chunks])
-    return index.astype(np.int64), similarity
+    index = np.empty((len(queries), k), np.int64)
+    similarity = np.empty((len(queries), k), np.float32)
+    start = 0
+    for best, where in _neighbours(features, queries, k, progress):
+        end = start + len(best)
+        similarity[start:end], index[start:end] = best, where
+        start = end
+    return index, similarity
 
 
 def _neighbours(features, queries, k, progress=None):
     """Yield (similarity, index), each (chunk, k), over chunks of the queries."""
-    features, queries = np.asarray(features), np.asarray(queries)
+    features, queries = np.asanyarray(features), np.asanyarray(queries)
     count = len(features)
     _check_k(k, count)
     if features.ndim != 2 or queries.ndim != 2 or features.shape[1] != queries.shape[1]:
@@ -161,13 +169,31 @@ def _neighbours(features, queries, k, progress=None):
         )
     if not len(queries):
         raise ValueError("The test set is empty; kNN needs at least one example.")
-    features = _unit_rows(features)
-    chunk = max(1, _SIMILARITIES_PER_CHUNK // count)
+    block = min(count, _ROWS_PER_BLOCK)
+    chunk = max(1, _SIMILARITIES_PER_CHUNK // block)
+    whole = _unit_rows(features) if count == block else None
+
+    def rows(start):
+        return _unit_rows(features[start : start + block]) if whole is None else whole
+
     for start in watched(range(0, len(queries), chunk), progress):
         some = _unit_rows(queries[start : start + chunk])
-        with full_float32():
-            similarity = tf.matmul(some, features, transpose_b=True)
-        yield tf.math.top_k(similarity, k)
+        best = None
+        for first in range(0, count, block):
+            with full_float32():
+                similarity = tf.matmul(some, rows(first), transpose_b=True)
+            found, place = tf.math.top_k(similarity, min(k, similarity.shape[1]))
+            best = _better(best, (found, place + first), k)
+        yield best
+
+
+def _better(best, found, k):
+    """The k largest of what was found before and now; of equals the earlier."""
+    if best is None:
+        return found
+    similarity, index = (tf.concat(pair, axis=1) for pair in zip(best, found))
+    similarity, place = tf.math.top_k(similarity, min(k, similarity.shape[1]))
+    return similarity, tf.gather(index, place, batch_dims=1)
 
 
 def _check_k(k, count):
@@ -179,7 +205,7 @@ def _check_k(k, count):
 
 
 def _unit_rows(rows):
-    return tf.math.l2_normalize(tf.cast(rows, tf.float32), axis=1)
+    return tf.math.l2_normalize(tf.cast(np.asarray(rows), tf.float32), axis=1)
 
 
 def _winners(similarity, labels, num_classes, ks, temperature):

@@ -9,7 +9,8 @@ import numpy as np
 from moco_tf.data.sources import DataError
 from moco_tf.evaluation.chance import explain_chance
 from moco_tf.evaluation.features import Features
-from moco_tf.evaluation.labelled_sets import LabelledSet, extract
+from moco_tf.evaluation.images import ImageSet
+from moco_tf.evaluation.labelled_sets import extract
 from moco_tf.evaluation.linear.candidates import linear_sweep
 from moco_tf.evaluation.linear.settings import Linear
 from moco_tf.evaluation.results.output import Outcome, percent, text_table
@@ -18,7 +19,7 @@ from moco_tf.report import heat_map
 
 
 def sweep(
-    settings: Linear, pretrained: Pretrained, train_set: LabelledSet, test: Features
+    settings: Linear, pretrained: Pretrained, train_set: ImageSet, test: Features
 ) -> Outcome:
     """Tries rates and penalties on features of the central crops.
 

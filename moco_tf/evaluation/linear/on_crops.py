@@ -14,7 +14,7 @@ from moco_tf.config import ConfigError
 from moco_tf.data.labelled import even_batches, labelled_crops, require_labels
 from moco_tf.evaluation.chance import explain_chance
 from moco_tf.evaluation.features import Features
-from moco_tf.evaluation.labelled_sets import LabelledSet
+from moco_tf.evaluation.images import ImageSet
 from moco_tf.evaluation.linear.classifier import LinearClassifier
 from moco_tf.evaluation.linear.settings import Linear
 from moco_tf.evaluation.results.output import Outcome, percent, text_table
@@ -82,7 +82,7 @@ class _Score(keras.callbacks.Callback):
 
 
 def train(
-    settings: Linear, pretrained: Pretrained, train_set: LabelledSet, test: Features
+    settings: Linear, pretrained: Pretrained, train_set: ImageSet, test: Features
 ) -> Outcome:
     """Trains the classifier on random crops of the training images.
 

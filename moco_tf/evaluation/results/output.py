@@ -8,9 +8,10 @@ import errno
 import json
 import os
 import pathlib
+import re
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -59,6 +60,37 @@ def results_folder(
             f"choose another folder with --{key}=PATH."
         ) from None
     return folder
+
+
+def of_images(base: pathlib.Path, images: str, own: str | None) -> pathlib.Path:
+    """The folder of results on some images, which keep out of those on others.
+
+    Args:
+        base: the folder of the run's own images.
+        images: what the images are called.
+        own: what the run's own are called; None for a SavedModel, whose own are those
+            that it was judged on first.
+
+    Returns:
+        `base`, or BASE_on_IMAGES.
+    """
+    own = own or _judged_on(base) or images
+    if images == own:
+        return base
+    return base.with_name(f"{base.name}_on_{plain_name(images)}")
+
+
+def plain_name(text: str) -> str:
+    """Of letters and digits that every file system takes."""
+    return re.sub(r"[^A-Za-z0-9.-]+", "_", text)
+
+
+def _judged_on(folder):
+    """What the images of earlier results are called, where they say so."""
+    try:
+        return json.loads((folder / "results.json").read_text()).get("data_set")
+    except (OSError, ValueError):
+        return None
 
 
 @dataclass(frozen=True)
@@ -124,12 +156,22 @@ def conclude(
 def write_results(
     folder: pathlib.Path,
     document: Mapping[str, object],
-    rows: Sequence[Mapping[str, object]],
+    rows: Iterable[Mapping[str, object]],
     pictures: Mapping[str, Figure],
+    texts: Mapping[str, str] | None = None,
+    header: Sequence[str] = (),
 ) -> None:
     """Writes results.json, results.csv and pictures, each whole or not at all.
 
     Earlier results are replaced file by file, results.json last; other files stay.
+
+    Args:
+        folder: where they go.
+        document: of results.json.
+        rows: of results.csv, all with the same keys.
+        pictures: name of a PNG without suffix -> picture.
+        texts: name of another file -> what it holds.
+        header: the keys, where there may be no rows.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     beside = None if is_remote(folder) else folder.parent
@@ -137,10 +179,15 @@ def write_results(
     try:
         for name, picture in pictures.items():
             look.save(picture, staging / f"{name}.png")
-        with open(staging / "results.csv", "w", newline="") as file:
-            writer = csv.DictWriter(file, list(rows[0]))
+        with open(staging / "results.csv", "w", newline="", encoding="utf-8") as file:
+            rows = iter(rows)
+            first = next(rows, None)
+            writer = csv.DictWriter(file, list(first or header))
             writer.writeheader()
+            writer.writerows([first] if first else [])
             writer.writerows(rows)
+        for name, held in (texts or {}).items():
+            (staging / name).write_text(held, encoding="utf-8")
         text = json.dumps(document, indent=2, default=str) + "\n"
         (staging / "results.json").write_text(text)
         folder.mkdir(exist_ok=True)

@@ -1,0 +1,1 @@
+"""Copies of images, exact and near."""

@@ -1,0 +1,39 @@
+"""Settings of `evaluate.py duplicates`; the docstrings are its `--help`."""
+
+# ruff: noqa: UP045  (jsonargparse evaluates the hints; Python 3.9 cannot do X | None)
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal, Optional
+
+from moco_tf.config.limits import between, limited
+from moco_tf.config.tree import Distribution
+from moco_tf.evaluation.settings import AnyData, Extraction
+
+
+@dataclass(frozen=True)
+class Duplicates:
+    """Groups of copies, exact ones and near ones; nothing is ever deleted.
+
+    Attributes:
+        threshold: Cosine from which two images are near-duplicates (null: chosen from
+            how far images lie from their neighbours, and explained).
+        shown: Groups in the picture; results.csv has all.
+        precision: float32, mixed_bfloat16 or mixed_float16, in the encoder.
+        out: Folder for the results (null: report/duplicates beside the weights, or
+            FILE_duplicates beside a file without an encoder).
+        data: data, the images, or where those of files lie now
+        features: features, how the encoder is run
+        distribution: distribution, which devices share the batch
+    """
+
+    threshold: Optional[float] = limited(None, between(0, 1))
+    shown: int = limited(12, between(1, 50))
+    precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] = "float32"
+    out: Optional[str] = None
+    data: AnyData = field(default_factory=AnyData)
+    features: Extraction = field(default_factory=Extraction)
+    distribution: Distribution = field(default_factory=Distribution)
+
+    def check(self) -> None:
+        """There is nothing to check."""

@@ -1,0 +1,1 @@
+"""Images unlike all others."""

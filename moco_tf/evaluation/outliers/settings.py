@@ -1,0 +1,38 @@
+"""Settings of `evaluate.py outliers`; the docstrings are its `--help`."""
+
+# ruff: noqa: UP045  (jsonargparse evaluates the hints; Python 3.9 cannot do X | None)
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal, Optional
+
+from moco_tf.config.limits import at_least, between, limited
+from moco_tf.config.tree import Distribution
+from moco_tf.evaluation.settings import AnyData, Extraction
+
+
+@dataclass(frozen=True)
+class Outliers:
+    """Images that are least like any others of the set.
+
+    Attributes:
+        k: Neighbours whose mean distance (1 - cosine) an image is ranked by.
+        shown: Images in the picture and in the terminal; results.csv ranks all.
+        precision: float32, mixed_bfloat16 or mixed_float16, in the encoder.
+        out: Folder for the results (null: report/outliers beside the weights, or
+            FILE_outliers beside a file without an encoder).
+        data: data, the images, or where those of files lie now
+        features: features, how the encoder is run
+        distribution: distribution, which devices share the batch
+    """
+
+    k: int = limited(10, at_least(1))
+    shown: int = limited(24, between(1, 200))
+    precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] = "float32"
+    out: Optional[str] = None
+    data: AnyData = field(default_factory=AnyData)
+    features: Extraction = field(default_factory=Extraction)
+    distribution: Distribution = field(default_factory=Distribution)
+
+    def check(self) -> None:
+        """There is nothing to check."""

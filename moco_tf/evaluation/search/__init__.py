@@ -1,0 +1,1 @@
+"""Nearest pictures by what an encoder sees in them."""
