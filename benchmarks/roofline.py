@@ -190,7 +190,7 @@ def draw(rows: list[dict], path: pathlib.Path) -> pathlib.Path:
     """Draws the roofs and the ways under them."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(8, 4.8), facecolor="white", layout="constrained")
+    figure = Figure(figsize=(9.6, 4.4), facecolor="white", layout="constrained")
     axes = figure.subplots()
     colours = dict(zip(DTYPES, (look.BLUE, look.ORANGE)))
     ends = _ends(float(row["FLOP a byte"]) for row in rows)
@@ -201,10 +201,9 @@ def draw(rows: list[dict], path: pathlib.Path) -> pathlib.Path:
             # The ridge: left of it memory is the limit, right of it arithmetic.
             axes.plot([ends[0], intensity, ends[1]],
                       [speed * ends[0] / intensity, speed, speed],
-                      color=colour, linewidth=1.6)  # fmt: skip
-            label = f"matrix product, {_short(row['precision'])}: {speed:.0f} GFLOP/s"
-            axes.annotate(label, (ends[1], speed), (0, 4), textcoords="offset points",
-                          ha="right", fontsize=8.5, color=colour)  # fmt: skip
+                      color=colour, linewidth=1.6,
+                      label=f"matrix product, {_short(row['precision'])}: "
+                            f"{speed:.0f} GFLOP/s")  # fmt: skip
             continue
         way = next(way for way, name in NAMES.items() if name == row["what"])
         axes.plot([intensity], [speed], MARKS[way], color=colour, markersize=6,
@@ -218,8 +217,9 @@ def draw(rows: list[dict], path: pathlib.Path) -> pathlib.Path:
     axes.set_xlabel("FLOP for each byte read or written", fontsize=9, color=look.GREY)
     look.title(axes, "GFLOP/s")
     look.finish(axes, "both")
-    if axes.get_legend_handles_labels()[0]:
-        axes.legend(frameon=False, fontsize=8.5, labelcolor=look.INK, loc="lower right")
+    # Beside the panel, where its marks cannot be taken for measured ones.
+    axes.legend(frameon=False, fontsize=8.5, labelcolor=look.INK, loc="center left",
+                bbox_to_anchor=(1.01, 0.5))  # fmt: skip
     look.headline(figure, "A step of ResNet-50 under this machine's roof",
                   "MoCo v2, 224 pixels, 16 images; operations and bytes counted in the "
                   "step's graph")  # fmt: skip

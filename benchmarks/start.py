@@ -55,7 +55,8 @@ def main() -> None:
     rows = []
     for name, words in ways.items():
         row = {"what": name, "seconds": f"{statistics.median(found[name]):.2f}"}
-        row["imports TensorFlow"] = "yes" if imports_tensorflow(words) else "no"
+        imported = name == DEMO or imports_tensorflow(words)  # the demo trains
+        row["imports TensorFlow"] = "yes" if imported else "no"
         rows.append(row)
         print("  ".join(row.values()), flush=True)
     write_results("start", rows)

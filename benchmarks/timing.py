@@ -28,9 +28,9 @@ def in_turns(
 
 
 def milliseconds(call: Callable[[], object], seconds: float) -> float:
-    """The median time of calls that fill the seconds, three at least."""
+    """The median time of calls that fill the seconds, one at least."""
     times: list[float] = []
-    while len(times) < 3 or sum(times) < seconds:
+    while not times or sum(times) < seconds:
         start = time.perf_counter()
         call()
         times.append(time.perf_counter() - start)
