@@ -1,15 +1,15 @@
-"""What watching and saving cost a run: `python benchmarks/bookkeeping.py [--csv FILE]`.
+"""What watching and saving cost a run: `python -m benchmarks.bookkeeping`.
 
 Steps of MoCo v2 on CIFAR-10's narrow ResNet-18 (batch 128, on noise) in `fit`, in turns
 without a look and with figures every 50 steps and the gradient's norm at each; then one
 look and one checkpoint of that network and of ResNet-50 with 65,536 keys, apart. All
-are medians of the rounds. Takes some seven minutes on two cores.
+are medians of the rounds. Takes some seven minutes on two cores. Results go to
+benchmarks/results/bookkeeping.csv.
 """
 
 from __future__ import annotations
 
 import argparse
-import csv
 import pathlib
 import statistics
 import tempfile
@@ -22,6 +22,7 @@ import numpy as np
 import tensorflow as tf
 from tensorflow import keras
 
+from benchmarks.writing import write_results
 from moco_tf import callbacks, encoders
 from moco_tf.augment import recipes
 from moco_tf.callbacks.steps import StepFigures
@@ -35,7 +36,6 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--csv", help="also write the figures to this file")
     options = parser.parse_args()
     rows = [steps_with_looks(options.rounds)]
     for name, encoder, queue in (
@@ -45,11 +45,7 @@ def main() -> None:
         rows += apart(name, encoder, queue, options.rounds)
     for row in rows:
         print("  ".join(f"{key}: {value}" for key, value in row.items()))
-    if options.csv:
-        with open(options.csv, "w", newline="") as file:
-            writer = csv.DictWriter(file, list(rows[0]))
-            writer.writeheader()
-            writer.writerows(rows)
+    write_results("bookkeeping", rows)
 
 
 def narrow() -> keras.Model:

@@ -1,16 +1,16 @@
-"""What a data service takes off a run: `python benchmarks/data_service.py`.
+"""What a data service takes off a run: `python -m benchmarks.data_service`.
 
 Processor time of this process for the two views of an image, of 224 pixels in batches
 of 256: made here from photographs of 375 x 500 pixels, received from a worker of a
 data service through `two_views`, and received from TensorFlow's service without the
 order that `two_views` gives them. The worker is another process and hands out empty
-images, so that it keeps up. --csv FILE also writes the figures. Takes a minute.
+images, so that it keeps up. Takes a minute. Results go to
+benchmarks/results/data_service.csv.
 """
 
 from __future__ import annotations
 
 import argparse
-import csv
 import resource
 import subprocess
 import sys
@@ -21,6 +21,7 @@ import moco_tf  # before TensorFlow, whose Keras it chooses
 # isort: split
 import tensorflow as tf
 
+from benchmarks.writing import write_results
 from moco_tf.data import open_source, two_views
 from moco_tf.data.service import served
 
@@ -32,8 +33,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--csv", help="also write the figures to this file")
-    options = parser.parse_args()
+    parser.parse_args()
     service = tf.data.experimental.service
     dispatcher = service.DispatchServer(service.DispatcherConfig(port=0))
     host = dispatcher.target.partition("://")[2]
@@ -62,11 +62,7 @@ def main() -> None:
     worker.kill()
     for row in rows:
         print(f"{row['way']:18} {row['cpu_ms']:6} ms of a core for each image")
-    if options.csv:
-        with open(options.csv, "w", newline="") as file:
-            writer = csv.DictWriter(file, list(rows[0]))
-            writer.writeheader()
-            writer.writerows(rows)
+    write_results("data_service", rows)
 
 
 def _empty():

@@ -1,21 +1,22 @@
-"""Time and memory of the kNN vote: `python benchmarks/knn.py [--train N] [--csv FILE]`.
+"""Time and memory of the kNN vote: `python -m benchmarks.knn [--train N]`.
 
 Random features, in one pass over k = 10, 20, 100, 200 and three temperatures, beside
 scikit-learn's search for the 200 nearest, without a vote. Each runs in a process of its
 own, whose peak of resident memory is then its own. `sorted` orders the training images
 so that similarities rise along a row, the worst case of a search for the largest. On a
 machine with other work, the processor's seconds divided by the number of processors say
-more than the wall's.
+more than the wall's. Results go to benchmarks/results/knn.csv.
 """
 
 from __future__ import annotations
 
 import argparse
-import csv
 import os
 import subprocess
 import sys
 import time
+
+from benchmarks.writing import write_results
 
 WAYS = ("moco_tf", "scikit-learn")
 SIZES = ("train", "test", "dim")
@@ -28,7 +29,6 @@ def main() -> None:
     parser.add_argument("--train", type=int, default=50_000)
     parser.add_argument("--test", type=int, default=10_000)
     parser.add_argument("--dim", type=int, default=512)
-    parser.add_argument("--csv", help="also write the figures to this file")
     parser.add_argument("--way", choices=WAYS, help=argparse.SUPPRESS)
     parser.add_argument("--sorted", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -39,7 +39,7 @@ def main() -> None:
     sizes = {key: getattr(options, key) for key in SIZES}
     for order in ("random", "sorted"):
         for way in WAYS:
-            words = [sys.executable, __file__, f"--way={way}"]
+            words = [sys.executable, "-m", "benchmarks.knn", f"--way={way}"]
             words += [f"--{key}={value}" for key, value in sizes.items()]
             words += ["--sorted"] * (order == "sorted")
             environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
@@ -49,11 +49,7 @@ def main() -> None:
             measured = dict(zip(MEASURED, done.stdout.splitlines()[-1].split()[1:]))
             rows.append({"way": way, "order": order, **sizes, **measured})
             print(f"{way:>12} {order}: " + "  ".join(map(" ".join, measured.items())))
-    if options.csv:
-        with open(options.csv, "w", newline="") as file:
-            writer = csv.DictWriter(file, list(rows[0]))
-            writer.writeheader()
-            writer.writerows(rows)
+    write_results("knn", rows)
 
 
 def measure(options: argparse.Namespace) -> list[str]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import collections
+from collections.abc import Iterator
 from typing import Any
 
 import moco_tf  # before TensorFlow, whose Keras it chooses
@@ -108,26 +109,45 @@ def counted(model, image_size: int, rows: int, replicas: int = 2) -> dict[str, i
         replicas: logical devices, which are there.
     """
     strategy = mirrored(tuple(f"CPU:{i}" for i in range(replicas)))
-    with strategy.scope():
-        model = type(model).from_config(model.get_config())
-        model.compile(optimizers.SGD(0.1))
-    shape = (rows * replicas, image_size, image_size, 3)
-    count = np.arange(shape[0])
-    batch = {"query": np.zeros(shape, np.float32), "key": np.zeros(shape, np.float32)}
-    batch.update(id=count, position=count.astype(np.int32))
-    data = tf.data.Dataset.from_tensors(batch).unbatch()
-    data = data.batch(shape[0], drop_remainder=True)
-    shared = next(iter(strategy.experimental_distribute_dataset(data)))
+    model, shared = shared_step(model, image_size, rows * replicas, strategy)
     model.make_train_function()
     graph = model.train_tf_function.get_concrete_function(shared).graph
-    library = graph.as_graph_def().library.function
-    graphs = [graph, *map(function_def_to_graph.function_def_to_graph, library)]
     total: collections.Counter = collections.Counter()
-    for operation in (op for each in graphs for op in each.get_operations()):
+    for operation in operations(graph):
         for kind, size in _exchanged(operation):
             total[kind] += size
     kinds = moved(0, 0, 0)
     return {kind: total[kind] // replicas for kind in kinds}
+
+
+def shared_step(
+    model, image_size: int, rows: int, strategy: tf.distribute.Strategy
+) -> tuple[Any, Any]:
+    """The model anew in a strategy's scope, compiled, and a batch over its replicas.
+
+    Args:
+        model: not compiled, and not made in the scope of a strategy.
+        image_size: of the crops, which are noise.
+        rows: images of the global batch; the keys are in another order.
+        strategy: where it is to run.
+    """
+    with strategy.scope():
+        model = type(model).from_config(model.get_config())
+        model.compile(optimizers.SGD(0.1))
+    random = np.random.default_rng(0)
+    views = random.normal(size=(2, rows, image_size, image_size, 3)).astype(np.float32)
+    batch = {"query": views[0], "key": views[1], "id": np.arange(rows)}
+    batch["position"] = random.permutation(rows).astype(np.int32)
+    data = tf.data.Dataset.from_tensors(batch).unbatch()
+    data = data.batch(rows, drop_remainder=True)
+    return model, next(iter(strategy.experimental_distribute_dataset(data)))
+
+
+def operations(graph: tf.Graph) -> Iterator[tf.Operation]:
+    """All operations of a traced graph and of the functions that it calls."""
+    library = graph.as_graph_def().library.function
+    graphs = [graph, *map(function_def_to_graph.function_def_to_graph, library)]
+    return (operation for each in graphs for operation in each.get_operations())
 
 
 def _exchanged(operation):

@@ -106,6 +106,17 @@ def test_inference_only_normalises():
     np.testing.assert_array_equal(flip(images, training=False), images)
 
 
+@pytest.mark.parametrize("compiled", [False, True])
+def test_recipe_may_consist_of_layers_that_draw_nothing(compiled):
+    images = images_of(2)
+    recipe = augment.Recipe(
+        [augment.Normalize((0.5,) * 3, (0.25,) * 3)], jit_compile=compiled
+    )
+    np.testing.assert_allclose(
+        recipe(images), (np.array(images) / 255 - 0.5) / 0.25, atol=1e-5
+    )
+
+
 @pytest.mark.parametrize("policy", ["float64", "mixed_bfloat16", "mixed_float16"])
 def test_arithmetic_is_float32_under_every_policy(policy):
     images, seeds = images_of(4), seeds_of(4)

@@ -40,6 +40,7 @@ LEFT_OUT = {
     "make lint": "continuous integration runs it",
     "python -m benchmarks.": "minutes of measuring; each says how long",
     "python benchmarks/": "minutes of measuring; each says how long",
+    "benchmarks/gpu.sh": "it needs a GPU; test_benchmarks.py runs it and its parts",
     "python -m moco_tf": "the word alone, as a name",
     "moco-tf train": "the word alone, as a name",
     "moco-tf evaluate": "the word alone, as a name",

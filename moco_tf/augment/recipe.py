@@ -94,7 +94,9 @@ class Recipe(SeededImageLayer):
     def _apply(self, images, seeds):
         images = self._in_range(images)
         for index, layer in enumerate(self.layers):
-            images = layer.augment_with_seeds(images, fold_in(seeds, index))
+            # Where no layer draws, there are no seeds.
+            own = fold_in(seeds, index) if layer.draws else None
+            images = layer.augment_with_seeds(images, own)
         return images
 
     def augment_with_seeds(self, images: tf.Tensor, seeds: tf.Tensor) -> tf.Tensor:
