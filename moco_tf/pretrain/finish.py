@@ -84,8 +84,14 @@ def close(
         # The papers' protocol has one rate, which suits sets like theirs.
         is_papers = source.num_examples >= _LARGE
         words = [] if is_papers else ["--protocol=cached"]
+        commands["kNN with several settings"] = command("evaluate", "knn", run_dir)
         linear = command("evaluate", "linear", run_dir, *words)
         commands["linear classification"] = linear
+    else:
+        alike = command("evaluate", "search", run_dir)
+        commands["which pictures are alike (--query=PICTURE asks of one)"] = alike
+        commands["copies and near copies"] = command("evaluate", "duplicates", run_dir)
+        commands["a map of all pictures"] = command("evaluate", "map", run_dir)
     commands["take it to other tools"] = command("export", "--help")
     table = report.closing_table(
         rows,
