@@ -377,5 +377,5 @@ def test_note_says_what_the_features_are_of(run, photos, tmp_path):
     embed(run, photos, f"--out={out}")
     with np.load(out) as found:
         about = json.loads(str(found["about"]))
-    assert about["place"]["data_dir"] == str(photos.resolve())
+    assert about["place"]["data_dir"] == [str(photos.resolve())]
     assert about["encoder"]["path"] == str(run) and about["images"]["images"] == 13
