@@ -127,6 +127,10 @@ def _assert_held(model, pattern):
         if (value != others[name]).any()
     ]
     assert len(frozen) > 10 and len(moved) == len(others)
+    # In another fit too, which Keras begins with all layers as they were compiled.
+    model.fit(noise_batches(2), verbose=0, callbacks=[FrozenStages(stages=2)])
+    for name, value in values(model, pattern).items():
+        np.testing.assert_array_equal(value, frozen[name], err_msg=name)
 
 
 def test_vit_keeps_its_patches_frozen_once_its_blocks_learn():
@@ -179,14 +183,19 @@ def test_stages_are_let_go_and_then_train_as_if_never_frozen():
     for name in frozen:
         np.testing.assert_array_equal(first[name], begun[name], err_msg=name)
     assert all((second[name] != begun[name]).any() for name in frozen)
-    # The same without a callback: frozen by hand in one fit, another one after it.
+    # The same by hand: frozen in one fit, where Keras lets nothing else, then another.
     other = made()
     layers = other.backbone_layers(stage_layers(other.encoder, 2))
-    for trainable in (False, True):
+
+    def hold(trainable):
         for layer in layers:
             layer.trainable = trainable
         other.make_train_function(force=True)
-        other.fit(batches, verbose=0)
+
+    by_hand = keras.callbacks.LambdaCallback(on_train_begin=lambda logs: hold(False))
+    other.fit(batches, verbose=0, callbacks=[by_hand])
+    hold(True)
+    other.fit(batches, verbose=0)
     for name, value in values(other, ".*", ("query_encoder",)).items():
         np.testing.assert_array_equal(second[name], value, err_msg=name)
 

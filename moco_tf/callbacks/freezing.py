@@ -16,7 +16,8 @@ class FrozenStages(keras.callbacks.Callback):
 
     A frozen layer is out of the optimiser's list, so that neither gradients nor weight
     decay move it, and its batch norm normalises by its running statistics, which stay.
-    A momentum encoder's, which start equal, stay as well. The model must be compiled.
+    A momentum encoder's, which start equal, stay as well. When `fit` ends all are as
+    they were, since Keras begins another `fit` with the layers as they were compiled.
 
     Args:
         stages: how many, see `stage_layers`.
@@ -28,17 +29,29 @@ class FrozenStages(keras.callbacks.Callback):
         self.stages, self.epochs = stages, epochs
         self._held: list[keras.layers.Layer] | None = None
 
+    def on_train_begin(self, logs: dict | None = None) -> None:
+        """Begins anew: Keras has set the layers as they were compiled."""
+        self._held = None
+
+    def on_train_end(self, logs: dict | None = None) -> None:
+        """Leaves the layers as it found them."""
+        self._release()
+
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
         """Freezes them in the first epoch, also of a run that goes on; lets them go."""
         is_frozen = self.epochs is None or epoch < self.epochs
         if is_frozen and self._held is None:
             self._freeze()
         elif not is_frozen and self._held:
-            for layer in self._held:
-                layer.trainable = True
             log.info("From here on the frozen stages learn as well.")
-            self._held = []
+            self._release()
+
+    def _release(self):
+        for layer in self._held or ():
+            layer.trainable = True
+        if self._held:
             self._trace_again()
+        self._held = []
 
     def _freeze(self):
         names = stage_layers(self.model.encoder, self.stages)
