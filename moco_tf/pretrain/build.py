@@ -74,7 +74,7 @@ def build_model(
     return model
 
 
-def _augmentation(config, pixels):
+def _augmentation(config, pixels=GREY_LEVELS):
     """The recipe of a configuration with its values, and a line on what differs."""
     asked = config.augment
     recipe = getattr(augment, asked.recipe)(
