@@ -119,7 +119,7 @@ def test_other_normalisation_is_told_with_what_to_add(
 ):
     taken(tmp_path, places.saved)
     words = "`--augment.mean=[0.5,0.5,0.5] --augment.std=[0.25,0.25,0.25]`."
-    assert len(said) == 2 and words in said[1]
+    assert len(said) == 2 and words in said[-1]
     said.clear()
     same = ("augment.mean=[0.5,0.5,0.5]", "augment.std=[0.25,0.25,0.25]")
     taken(tmp_path, places.saved, *same)
@@ -287,7 +287,7 @@ def test_published_weights_are_taken_and_their_normalisation_told(
     expected = Small.from_preset("small_imagenet").get_weights()
     for value, found in zip(expected, model.encoder.get_weights()):
         np.testing.assert_array_equal(found, value)
-    assert "--augment.mean=[0.0,0.0,0.0] --augment.std=[1.0,1.0,1.0]" in said[1]
+    assert "--augment.mean=[0.0,0.0,0.0] --augment.std=[1.0,1.0,1.0]" in said[-1]
     assert noted_weights(config.run_dir)["weights"] == "imagenet"
 
 
