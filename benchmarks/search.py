@@ -102,7 +102,8 @@ def made(path: pathlib.Path, count: int) -> None:
     """Writes a file of made embeddings, in parts."""
     import numpy as np
 
-    from moco_tf.evaluation.embed.files import Rows, write_embeddings
+    from moco_tf.evaluation.embed.embeddings import Rows
+    from moco_tf.evaluation.embed.writing import write_embeddings
 
     def parts():
         for start in range(0, count, 10_000):
@@ -119,7 +120,7 @@ def search(way: str, path: str) -> tuple[float, float, float]:
     import numpy as np
     from sklearn.neighbors import NearestNeighbors
 
-    from moco_tf.evaluation.embed.files import open_embeddings
+    from moco_tf.evaluation.embed.reading import open_embeddings
     from moco_tf.evaluation.knn.vote import nearest_neighbours
 
     queries = np.random.default_rng(1).normal(size=(QUERIES, DIM)).astype(np.float32)

@@ -22,7 +22,8 @@ from moco_tf.data import DataError
 from moco_tf.evaluation import evaluate
 from moco_tf.evaluation.cluster import groups
 from moco_tf.evaluation.commands import ON_IMAGES
-from moco_tf.evaluation.embed.files import Embeddings, Rows, write_embeddings
+from moco_tf.evaluation.embed.embeddings import Embeddings, Rows
+from moco_tf.evaluation.embed.writing import write_embeddings
 from moco_tf.evaluation.map.command import draw_map
 from moco_tf.evaluation.map.page import SIDE, page_of
 from moco_tf.evaluation.map.places import places_of

@@ -17,7 +17,8 @@ from moco_tf.data.sources.glyphs import draw_glyphs
 from moco_tf.evaluation import evaluate
 from moco_tf.evaluation.duplicates.groups import exact_copies, groups_of
 from moco_tf.evaluation.duplicates.threshold import choose, distances
-from moco_tf.evaluation.embed.files import Embeddings, Rows, write_embeddings
+from moco_tf.evaluation.embed.embeddings import Embeddings, Rows
+from moco_tf.evaluation.embed.writing import write_embeddings
 from moco_tf.evaluation.search.nearest import nearest_others
 
 

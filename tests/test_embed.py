@@ -19,12 +19,9 @@ from moco_tf.config import ConfigError
 from moco_tf.data import DataError
 from moco_tf.evaluation import FeatureExtractor, evaluate
 from moco_tf.evaluation.embed import parts
-from moco_tf.evaluation.embed.files import (
-    Rows,
-    open_embeddings,
-    unit_rows,
-    write_embeddings,
-)
+from moco_tf.evaluation.embed.embeddings import Rows, unit_rows
+from moco_tf.evaluation.embed.reading import open_embeddings
+from moco_tf.evaluation.embed.writing import write_embeddings
 from moco_tf.evaluation.given import sort_given
 from moco_tf.paths import to_path
 

@@ -16,7 +16,8 @@ from moco_tf.cli.evaluate import parse_evaluation
 from moco_tf.config import ConfigError
 from moco_tf.data import DataError
 from moco_tf.evaluation import evaluate, nearest_neighbours
-from moco_tf.evaluation.embed.files import Embeddings, Rows, write_embeddings
+from moco_tf.evaluation.embed.embeddings import Embeddings, Rows
+from moco_tf.evaluation.embed.writing import write_embeddings
 from moco_tf.evaluation.knn import vote
 from moco_tf.evaluation.search import command
 from moco_tf.evaluation.search.nearest import nearest_others

@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from moco_tf.evaluation.cache import cached_features
     from moco_tf.evaluation.chance import explain_chance
     from moco_tf.evaluation.detection.detector import build_detector
-    from moco_tf.evaluation.embed.files import Embeddings, open_embeddings
+    from moco_tf.evaluation.embed.embeddings import Embeddings
+    from moco_tf.evaluation.embed.reading import open_embeddings
     from moco_tf.evaluation.features import (
         FeatureExtractor,
         Features,
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "Candidate": "linear.candidates",
-    "Embeddings": "embed.files",
+    "Embeddings": "embed.embeddings",
     "FeatureExtractor": "features",
     "Features": "features",
     "LinearClassifier": "linear.classifier",
@@ -51,7 +52,7 @@ _HOMES = {
     "linear_sweep": "linear.candidates",
     "nearest_neighbours": "knn.vote",
     "neighbour_gallery": "knn.gallery",
-    "open_embeddings": "embed.files",
+    "open_embeddings": "embed.reading",
 }
 
 __all__ = [

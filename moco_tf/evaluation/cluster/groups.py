@@ -11,7 +11,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import silhouette_score
 
 from moco_tf.data.labelled import evenly_spread
-from moco_tf.evaluation.embed.files import Embeddings
+from moco_tf.evaluation.embed.embeddings import Embeddings
 from moco_tf.log import watched
 
 # Up to so many images k-means sees them all at once, beyond it blocks of so many.

@@ -18,9 +18,10 @@ from matplotlib.figure import Figure
 
 from moco_tf.config import ConfigError
 from moco_tf.config.reader import plain
-from moco_tf.evaluation.embed.files import Embeddings, open_embeddings
+from moco_tf.evaluation.embed.embeddings import Embeddings
 from moco_tf.evaluation.embed.making import asked_images, embed_images
 from moco_tf.evaluation.embed.pictures import Pictures
+from moco_tf.evaluation.embed.reading import open_embeddings
 from moco_tf.evaluation.given import Given
 from moco_tf.evaluation.images import called
 from moco_tf.evaluation.results.output import (

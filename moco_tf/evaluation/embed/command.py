@@ -5,9 +5,9 @@ from __future__ import annotations
 import pathlib
 import time
 
-from moco_tf.evaluation.embed.files import require_writable
 from moco_tf.evaluation.embed.making import asked_images, embed_images
 from moco_tf.evaluation.embed.settings import Embed
+from moco_tf.evaluation.embed.writing import require_writable
 from moco_tf.evaluation.given import Given
 from moco_tf.evaluation.images import called
 from moco_tf.evaluation.results.output import plain_name, results_folder

@@ -14,8 +14,10 @@ import numpy as np
 from moco_tf.config import ConfigError, Data
 from moco_tf.data.labelled import subset
 from moco_tf.data.sources import DataError, Source
-from moco_tf.evaluation.embed.files import Rows, read_about, write_embeddings
+from moco_tf.evaluation.embed.embeddings import Rows
 from moco_tf.evaluation.embed.parts import Parts
+from moco_tf.evaluation.embed.reading import read_about
+from moco_tf.evaluation.embed.writing import write_embeddings
 from moco_tf.evaluation.given import Given
 from moco_tf.evaluation.images import (
     ImageSet,

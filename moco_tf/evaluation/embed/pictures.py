@@ -15,7 +15,7 @@ from moco_tf.data.pipeline import labelled_batches
 from moco_tf.data.sources import DataError, Source, open_source
 from moco_tf.data.sources.listing import shown_name
 from moco_tf.data.sources.places import find_images
-from moco_tf.evaluation.embed.files import Embeddings
+from moco_tf.evaluation.embed.embeddings import Embeddings
 from moco_tf.evaluation.settings import AnyData
 from moco_tf.pixels import Pixels, for_the_eye
 

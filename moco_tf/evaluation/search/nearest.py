@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from moco_tf.evaluation.embed.files import Embeddings
+from moco_tf.evaluation.embed.embeddings import Embeddings
 from moco_tf.evaluation.knn.vote import nearest_neighbours
 
 

@@ -1,241 +1,24 @@
-"""Embeddings in .npz, .csv, .parquet and .tfrecord, written and read in parts."""
+"""Embeddings read from .npz, .csv, .parquet and .tfrecord, in parts."""
 
 from __future__ import annotations
 
 import contextlib
 import csv
 import json
-import os
 import pathlib
 import struct
 import tempfile
 import zipfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 import tensorflow as tf
 
 from moco_tf.data.sources import DataError
+from moco_tf.evaluation.embed.embeddings import Embeddings, Origin
+from moco_tf.evaluation.embed.writing import ROWS, import_pyarrow
 from moco_tf.mistakes import reason
-from moco_tf.paths import copy, is_remote, to_path
-
-_ROWS = 4096  # at once
-
-
-@dataclass(frozen=True)
-class Rows:
-    """Some rows of embeddings.
-
-    Attributes:
-        names: of the images.
-        labels: int64 (rows,); -1 where an image has none.
-        features: float32 (rows, dim), not normalised.
-    """
-
-    names: Sequence[str]
-    labels: np.ndarray
-    features: np.ndarray
-
-
-@dataclass(frozen=True)
-class Origin:
-    """Where some rows of embeddings come from.
-
-    Attributes:
-        count: rows.
-        about: what `evaluate.py embed` noted of encoder and images; empty where the
-            file has no such note.
-    """
-
-    count: int
-    about: dict[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Embeddings(Rows):
-    """Features of a whole set, of one file or several, on disk rather than in memory.
-
-    Attributes:
-        class_names: a name for each label.
-        origins: of the rows, file by file.
-    """
-
-    class_names: tuple[str, ...] = ()
-    origins: tuple[Origin, ...] = ()
-
-    def __len__(self) -> int:
-        """Number of images."""
-        return len(self.features)
-
-    def unit(self, rows: slice | np.ndarray) -> np.ndarray:
-        """Some rows divided by their lengths, float32 (rows, dim)."""
-        return unit_rows(self.features[rows])
-
-    def blocks(self, rows: int = 2**14) -> Iterator[tuple[slice, np.ndarray]]:
-        """All rows, divided by their lengths, so many at a time, and where they are."""
-        for start in range(0, len(self), rows):
-            place = slice(start, min(start + rows, len(self)))
-            yield place, self.unit(place)
-
-
-def unit_rows(features: np.ndarray) -> np.ndarray:
-    """Rows divided by their lengths, float32; one of zeros stays."""
-    features = np.asarray(features, np.float32)
-    lengths = np.linalg.norm(features, axis=1, keepdims=True)
-    return features / np.maximum(lengths, 1e-12)
-
-
-# ------------------------------------------------------------------------- writing
-
-
-def write_embeddings(
-    path: pathlib.Path,
-    parts: Callable[[], Iterable[Rows]],
-    class_names: Sequence[str],
-    about: dict,
-) -> None:
-    """Writes a file, whole or not at all, with a part in memory at a time.
-
-    Args:
-        path: its ending is the format.
-        parts: gives the rows, the same ones each time; at least one part.
-        class_names: a name for each label.
-        about: a note that .npz and .parquet keep, JSON-serialisable.
-    """
-    write = {".npz": _write_npz, ".csv": _write_csv, ".parquet": _write_parquet,
-             ".tfrecord": _write_tfrecord}[path.suffix.lower()]  # fmt: skip
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = None if is_remote(path) else path.parent
-    with tempfile.TemporaryDirectory(prefix=".embeddings-", dir=beside) as folder:
-        staging = pathlib.Path(folder) / "whole"
-        write(staging, parts, tuple(class_names), about)
-        if is_remote(path):
-            copy(staging, path)
-        else:
-            os.replace(staging, path)
-
-
-def _write_npz(path, parts, class_names, about):
-    names: list[str] = []
-    labels, dim = [], 0
-    for part in parts():
-        names.extend(part.names)
-        labels.append(part.labels)
-        dim = part.features.shape[1]
-    count = len(names)
-    longest, width = (max([1, *map(len, each)]) for each in (names, class_names))
-    several = range(0, count, _ROWS)
-    # Not compressed, so that the features can be mapped where they lie.
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
-
-        def member(name, shape, dtype, arrays):
-            # Of no date: the same embeddings are the same file.
-            info = zipfile.ZipInfo(f"{name}.npy")
-            with archive.open(info, "w", force_zip64=True) as file:
-                head = {"descr": np.dtype(dtype).str, "fortran_order": False,
-                        "shape": shape}  # fmt: skip
-                np.lib.format.write_array_header_1_0(file, head)
-                for array in arrays:
-                    file.write(np.ascontiguousarray(array, dtype).tobytes())
-
-        some = (names[start : start + _ROWS] for start in several)
-        member("names", (count,), f"<U{longest}", some)
-        member("labels", (count,), "<i8", labels)
-        member("class_names", (len(class_names),), f"<U{width}", [list(class_names)])
-        member("features", (count, dim), "<f4", (part.features for part in parts()))
-        note = json.dumps(about)
-        member("about", (), f"<U{len(note)}", [note])
-
-
-def _write_csv(path, parts, class_names, about):
-    with open(path, "w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        for number, part in enumerate(parts()):
-            if not number:
-                columns = range(part.features.shape[1])
-                writer.writerow(["name", "label", *(f"f{i}" for i in columns)])
-            for name, label, row in zip(part.names, part.labels, part.features):
-                # 9 digits are what float32 needs.
-                numbers = [f"{value:.9g}" for value in row.tolist()]
-                writer.writerow([name, _class(label, class_names) or "", *numbers])
-
-
-def _write_parquet(path, parts, class_names, about):
-    arrow, parquet = _pyarrow()
-    writer = None
-    try:
-        for part in parts():
-            dim = part.features.shape[1]
-            values = arrow.array(part.features.ravel(), arrow.float32())
-            columns = {
-                "name": arrow.array(list(part.names), arrow.string()),
-                "label": arrow.array(
-                    [_class(label, class_names) for label in part.labels],
-                    arrow.string(),
-                ),
-                "features": arrow.FixedSizeListArray.from_arrays(values, dim),
-            }
-            table = arrow.table(columns).replace_schema_metadata(
-                {"moco_tf": json.dumps(about)}
-            )
-            if writer is None:
-                writer = parquet.ParquetWriter(path, table.schema)
-            writer.write_table(table)
-    finally:
-        if writer is not None:
-            writer.close()
-
-
-def _write_tfrecord(path, parts, class_names, about):
-    def of_bytes(text):
-        return tf.train.Feature(bytes_list=tf.train.BytesList(value=[text.encode()]))
-
-    with tf.io.TFRecordWriter(str(path)) as writer:
-        for part in parts():
-            for name, label, row in zip(part.names, part.labels, part.features):
-                values = tf.train.FloatList(value=row)
-                found = {
-                    "name": of_bytes(name),
-                    "features": tf.train.Feature(float_list=values),
-                }
-                if (label_name := _class(label, class_names)) is not None:
-                    found["label"] = of_bytes(label_name)
-                example = tf.train.Example(features=tf.train.Features(feature=found))
-                writer.write(example.SerializeToString())
-
-
-def _class(label, class_names):
-    if label < 0:
-        return None
-    return class_names[label] if label < len(class_names) else str(label)
-
-
-def require_writable(path: pathlib.Path) -> None:
-    """Raises DataError where a format needs a package that is not there."""
-    if path.suffix.lower() == ".parquet":
-        _pyarrow()
-
-
-def _pyarrow():
-    try:
-        import pyarrow
-        import pyarrow.parquet
-    except ModuleNotFoundError as error:
-        raise DataError(
-            ".parquet needs pyarrow; install it with `pip install pyarrow` (the extra "
-            "moco_tf[parquet]), or use .npz."
-        ) from error
-    except ImportError as error:  # one that wants another NumPy
-        raise DataError(
-            f".parquet needs a pyarrow that fits ({reason(error)}); install one, or "
-            "use .npz."
-        ) from error
-    return pyarrow, pyarrow.parquet
-
-
-# ------------------------------------------------------------------------- reading
+from moco_tf.paths import is_remote, to_path
 
 
 def read_about(path: pathlib.Path) -> dict:
@@ -245,7 +28,7 @@ def read_about(path: pathlib.Path) -> dict:
             with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
                 return json.loads(str(arrays["about"]))
         if path.suffix.lower() == ".parquet" and path.is_file():
-            return _parquet_about(_pyarrow()[1].ParquetFile(path))
+            return _parquet_about(import_pyarrow()[1].ParquetFile(path))
     # Whatever a foreign or broken file makes of it: then there is no note.
     except Exception:
         return {}
@@ -294,9 +77,9 @@ def open_embeddings(paths: Sequence[pathlib.Path]) -> Embeddings:
         [name for one in each for name in one.names],
         np.concatenate(labels),
         _gathered(
-            one.features[start : start + _ROWS]
+            one.features[start : start + ROWS]
             for one in each
-            for start in range(0, len(one), _ROWS)
+            for start in range(0, len(one), ROWS)
         ),
         class_names,
         tuple(origin for one in each for origin in one.origins),
@@ -334,8 +117,8 @@ def _open(path):
             f"{len(features)} rows of features; expected one of each for an image."
         )
     # What embed writes is finite.
-    for start in () if found.origins[0].about else range(0, count, _ROWS):
-        if not np.isfinite(features[start : start + _ROWS]).all():
+    for start in () if found.origins[0].about else range(0, count, ROWS):
+        if not np.isfinite(features[start : start + ROWS]).all():
             raise DataError(f"{path} has features that are not finite; make it anew.")
     return found
 
@@ -394,7 +177,7 @@ def _read_csv(path):
                 names.append(name)
                 labels.append(label)
                 rows.append(np.array(numbers, np.float32))
-                if len(rows) == _ROWS:
+                if len(rows) == ROWS:
                     yield np.stack(rows)
                     rows.clear()
             if rows:
@@ -405,14 +188,14 @@ def _read_csv(path):
 
 
 def _read_parquet(path):
-    parquet = _pyarrow()[1]
+    parquet = import_pyarrow()[1]
     with contextlib.ExitStack() as stack:
         file = stack.enter_context(path.open("rb"))
         table = stack.enter_context(parquet.ParquetFile(file))
         names, labels = [], []
 
         def parts():
-            for batch in table.iter_batches(_ROWS):
+            for batch in table.iter_batches(ROWS):
                 names.extend(batch.column("name").to_pylist())
                 labels.extend(batch.column("label").to_pylist())
                 column = batch.column("features")
@@ -433,7 +216,7 @@ def _read_tfrecord(path):
             label = found["label"].bytes_list.value
             labels.append(label[0].decode() if label else None)
             rows.append(np.array(found["features"].float_list.value, np.float32))
-            if len(rows) == _ROWS:
+            if len(rows) == ROWS:
                 yield np.stack(rows)
                 rows.clear()
         if rows:
