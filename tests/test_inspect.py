@@ -103,11 +103,32 @@ def test_thumbnails_are_spread_over_the_folder_and_keep_their_shape(mixed):
         assert picture.shape[1] / picture.shape[0] == pytest.approx(ratio, rel=0.1)
 
 
+def test_files_with_numbers_of_their_own_are_taken_as_they_are(tmp_path):
+    random = np.random.default_rng(0)
+    folder = tmp_path / "bands [5]"
+    folder.mkdir()
+    for number in range(40):
+        array = random.uniform(-1, 7, (20, 24, 5)).astype(np.float32)
+        array[0, 0, :2] = -1, 7
+        np.save(folder / f"{number:02d}.npy", array)
+    (folder / "broken.npy").write_bytes(b"\x93NUMPY but no more")
+    found = survey(str(folder))
+    assert (len(found.readable), found.unreadable) == (40, ["broken.npy"])
+    assert (found.channels, found.span, found.grey) == (5, (-1.0, 7.0), 0.0)
+    assert found.formats == {"NPY": 40} and (found.sizes == (24, 20)).all()
+    pictures, names = thumbnails(found, 3, 12)
+    assert [picture.shape for picture in pictures] == [(10, 12, 3)] * 3
+    assert names == ["00.npy", "20.npy", "39.npy"]
+    settings = suggest.suggest(folder, found, Machine(0, 2, 2**40), None)
+    config = suggest.read_back(suggest.as_yaml(settings, "", ""))
+    assert config.data.channels == 5 and config.data.range == (-1.0, 7.0)
+
+
 def made(count=1000, side=300, grey=0.0, bad=0, classes=None, test_split=None):
     """A survey without a folder."""
     listing = types.SimpleNamespace(paths=[""] * (count + bad))
     sizes = np.array([(2 * side, side)])
-    return Survey(listing, np.arange(count), ["x"] * bad, {}, sizes, grey, [],
+    return Survey(listing, np.arange(count), ["x"] * bad, {}, sizes, grey, 3, None, [],
                   classes or {}, test_split)  # fmt: skip
 
 

@@ -12,19 +12,23 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
+from moco_tf.data.sources.converted import array_of
+from moco_tf.data.sources.formats import ARRAYS
 from moco_tf.data.sources.listing import (
     Listing,
     find_root,
     label,
     list_images,
     shown_name,
+    suffix,
 )
-from moco_tf.data.sources.readable import BROKEN, found_readable
+from moco_tf.data.sources.readable import FLOAT, found_readable, is_good, kind_of
 from moco_tf.data.threads import CORES
 from moco_tf.log import watched
 
 # Files whose headers are read; of more, so many that are spread over the folder.
 _HEADERS = 20_000
+_ARRAYS = 32  # files whose numbers are looked at
 _GREY = ("1", "L", "LA", "I", "I;16", "I;16B", "F")
 
 
@@ -39,6 +43,9 @@ class Survey:
         formats: name of a format, as Pillow has it -> files, of those looked at.
         sizes: int64 (looked at, 2), width and height.
         grey: share of those looked at that have one channel.
+        channels: of the images, 3 of photographs.
+        span: least and greatest number in some of the files that are not of 8 or 16
+            bits; None where there are none.
         copies: groups of two and more files of the same content, by their names.
         classes: name of a sub-folder -> readable images, where they can be labels.
         test_split: the part of the folder that is labelled alike, such as "test".
@@ -50,6 +57,8 @@ class Survey:
     formats: dict[str, int]
     sizes: np.ndarray
     grey: float
+    channels: int
+    span: tuple[float, float] | None
     copies: list[list[str]]
     classes: dict[str, int]
     test_split: str | None
@@ -85,8 +94,9 @@ def survey(data_dir: str) -> Survey:
         DataError: it is missing, or has no images.
     """
     listing = list_images(find_root(data_dir, "train"))
-    found = found_readable(listing, channels=3)
-    readable = np.flatnonzero(found != BROKEN)
+    channels = _channels(listing)
+    found = found_readable(listing, channels)
+    readable = np.flatnonzero(is_good(found))
     some = readable[:: max(1, -(-len(readable) // _HEADERS))]
     heads = _heads(listing, some)
     names, labels = label([listing.paths[index] for index in readable])
@@ -95,11 +105,13 @@ def survey(data_dir: str) -> Survey:
         listing=listing,
         readable=readable,
         unreadable=[
-            shown_name(listing.paths[n]) for n in np.flatnonzero(found == BROKEN)
+            shown_name(listing.paths[n]) for n in np.flatnonzero(~is_good(found))
         ],
         formats=dict(collections.Counter(head[0] for head in heads).most_common()),
         sizes=np.array([head[1] for head in heads], np.int64).reshape(-1, 2),
-        grey=float(np.mean([head[2] in _GREY for head in heads])) if heads else 0.0,
+        grey=float(np.mean([head[2] for head in heads])) if heads else 0.0,
+        channels=channels,
+        span=_span(listing, np.flatnonzero(kind_of(found) == FLOAT)),
         copies=_copies(listing, readable),
         classes=dict(zip(names, counts)),
         test_split=_test_split(data_dir, names),
@@ -115,8 +127,44 @@ def _path(listing, index):
     return os.path.join(listing.root, listing.paths[index])
 
 
+def _spread(items, count):
+    return items[:: max(1, -(-len(items) // count))]
+
+
+def _channels(listing):
+    """What most files have that keep their own channels; 3 where these are few."""
+    arrays = [n for n, path in enumerate(listing.paths) if suffix(path) in ARRAYS]
+    if 2 * len(arrays) < len(listing.paths):
+        return 3
+    paths = [_path(listing, index) for index in _spread(arrays, _ARRAYS)]
+    counts = collections.Counter(
+        array.shape[2] for array in map(_array, paths) if array is not None
+    )
+    return counts.most_common(1)[0][0] if counts else 3
+
+
+def _span(listing, indices):
+    paths = [_path(listing, index) for index in _spread(indices, _ARRAYS)]
+    arrays = [array for array in map(_array, paths) if array is not None]
+    if not arrays:
+        return None
+    return (
+        float(min(np.nanmin(array) for array in arrays)),
+        float(max(np.nanmax(array) for array in arrays)),
+    )
+
+
+def _array(path):
+    """The numbers of a TIFF, NumPy or DICOM file; None where it cannot be read."""
+    try:
+        with open(path, "rb") as file:
+            return array_of(file.read())
+    except Exception:  # of many types, in many libraries
+        return None
+
+
 def _heads(listing, indices):
-    """(format, (width, height), mode) of files that Pillow knows."""
+    """(format, (width, height), whether grey) of the files."""
     paths = [_path(listing, index) for index in indices]
     found = _in_parallel(_head, paths, "reading headers")
     return [head for head in found if head is not None]
@@ -125,9 +173,13 @@ def _heads(listing, indices):
 def _head(path):
     try:
         with Image.open(path) as image:
-            return image.format, image.size, image.mode
-    except Exception:  # TensorFlow reads it, Pillow need not
+            return image.format, image.size, image.mode in _GREY
+    except Exception:  # others read it, Pillow need not
+        array = _array(path)
+    if array is None:
         return None
+    height, width, channels = array.shape
+    return suffix(path)[1:].upper(), (width, height), channels == 1
 
 
 def _copies(listing, indices):
@@ -192,8 +244,20 @@ def thumbnails(found: Survey, count: int, side: int) -> tuple[list, list[str]]:
                 image.draft("RGB", (2 * side, 2 * side))
                 small = image.convert("RGB")
                 small.thumbnail((side, side))
-        except Exception:  # TensorFlow reads it, Pillow need not
-            continue
+        except Exception:  # others read it, Pillow need not
+            array = _array(_path(found.listing, index))
+            if array is None:
+                continue
+            small = Image.fromarray(_shown(array))
+            small.thumbnail((side, side))
         pictures.append(np.asarray(small))
         names.append(shown_name(found.listing.paths[index]))
     return pictures, names
+
+
+def _shown(array):
+    """Numbers of any kind as a picture, from their least to their greatest."""
+    array = np.nan_to_num(array.astype(np.float32))
+    array = array if array.shape[2] == 3 else array[..., :1].repeat(3, axis=2)
+    low, high = array.min(), array.max()
+    return np.uint8(255 * (array - low) / max(high - low, 1e-12))

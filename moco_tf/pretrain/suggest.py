@@ -70,6 +70,7 @@ def suggest(
         Setting("data.data_dir", str(folder)),
         size,
         *_channels(found),
+        *_range(found),
         _crop_scale(found, size.value),
         *_max_unreadable(found),
         _recipe(size.value),
@@ -118,10 +119,27 @@ def _image_size(found, machine):
 
 
 def _channels(found):
-    if found.grey < 0.99:
+    if found.channels not in (1, 3):
+        reason = "What the files have; a recipe's operations on colours are left out."
+        return [Setting("data.channels", found.channels, reason)]
+    if found.grey < 0.99 and found.channels == 3:
         return []
     reason = "The images are grey; a recipe's operations on colours are left out."
     return [Setting("data.channels", 1, reason)]
+
+
+def _range(found):
+    if found.span is None:
+        return []
+    return [
+        Setting(
+            "data.range",
+            list(found.span),
+            "Some numbers are not of 8 or 16 bits; these are the least and the "
+            "greatest in some of their files. What is known to be black and white, "
+            "such as [-1000, 400] of Hounsfield units, is better.",
+        )
+    ]
 
 
 def _crop_scale(found, size):

@@ -44,6 +44,13 @@ def why_unreadable(data: bytes) -> str:
     return ""
 
 
+def array_of(data: bytes) -> np.ndarray:
+    """Numbers of such a file, uint8, uint16 or float32 (height, width, channels)."""
+    raw = _convert(data, True)
+    kind = {b"1": "u1", b"2": "<u2", b"4": "<f4"}[raw[3:4]]
+    return np.frombuffer(raw[17:], kind).reshape(np.frombuffer(raw[5:17], "<i4"))
+
+
 def sides_of(data: bytes) -> tuple[int, int, int]:
     """Height, width and channels of a file that can be read as `as_raw` makes it."""
     height, width, channels = np.frombuffer(_convert(data, True)[5:17], "<i4")

@@ -16,7 +16,6 @@ from moco_tf.data.sources.listing import label, listed, shown_name
 from moco_tf.data.sources.manifest import group_numbers
 from moco_tf.data.sources.places import find_images
 from moco_tf.data.sources.readable import (
-    BROKEN,
     DEEP,
     FLOAT,
     MORE,
@@ -25,6 +24,7 @@ from moco_tf.data.sources.readable import (
     RAW,
     found_readable,
     has,
+    is_good,
     kind_of,
     paths_to_read,
     read,
@@ -125,7 +125,7 @@ def _open(listing, channels, max_unreadable, value_range, pixels):
     names, labels = listing.labels()
     windowed = value_range is None if pixels is None else pixels.dtype != "float32"
     found = found_readable(listing, channels, windowed)
-    readable = np.flatnonzero(_is_good(found))
+    readable = np.flatnonzero(is_good(found))
     _report_unreadable(listing, found, channels, max_unreadable)
     pixels = _numbers(listing, found, value_range, pixels)
     _report_first_only(listing, found)
@@ -163,10 +163,6 @@ def _open(listing, channels, max_unreadable, value_range, pixels):
     )
 
 
-def _is_good(found):
-    return ~np.isin(kind_of(found), (BROKEN, OTHER))
-
-
 def _names(listing, indices):
     return some_names([shown_name(listing.paths[index]) for index in indices])
 
@@ -174,7 +170,7 @@ def _names(listing, indices):
 def _report_unreadable(listing, found, channels, max_unreadable):
     """Tells of files that cannot be read, or have other channels than asked."""
     count, root = len(found), listing.title
-    bad = np.flatnonzero(~_is_good(found))
+    bad = np.flatnonzero(~is_good(found))
     if not len(bad):
         return
     others = bad[kind_of(found[bad]) == OTHER]
@@ -212,7 +208,7 @@ def _noted(listing, found, index, channels):
 
 
 def _report_first_only(listing, found):
-    if len(more := np.flatnonzero(_is_good(found) & has(found, MORE))):
+    if len(more := np.flatnonzero(is_good(found) & has(found, MORE))):
         _log.warning(
             "%d of %d images in %s have more pages or frames than the first, which "
             "alone is read: %s",
@@ -226,7 +222,7 @@ def _report_first_only(listing, found):
 def _numbers(listing, found, value_range, asked):
     """What the images are decoded to; tells where some are of more bits than others."""
     kinds, root = kind_of(found), listing.title
-    good = int(_is_good(found).sum())
+    good = int(is_good(found).sum())
     deep, real = (np.flatnonzero(kinds == kind) for kind in (DEEP, FLOAT))
     if len(real) and (asked is None or asked.dtype != "float32"):
         what = f"{len(real)} of {len(found)} images in {root} ({_names(listing, real)})"

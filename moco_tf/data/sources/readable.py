@@ -76,6 +76,11 @@ def kind_of(found: np.ndarray) -> np.ndarray:
     return found & _KINDS
 
 
+def is_good(found: np.ndarray) -> np.ndarray:
+    """Whether each file can be read, with the channels asked for; bool."""
+    return ~np.isin(kind_of(found), (BROKEN, OTHER))
+
+
 def has(found: np.ndarray, what: int) -> np.ndarray:
     """Whether each file is `RAW`, or has `MORE` than its first image; bool."""
     return (found & what) > 0
