@@ -32,8 +32,9 @@ SUITABLE = import sys, ensurepip; version = sys.version_info[:2]; sys.exit(not $
 IS_CURRENT = import sys; sys.exit("$(LANE)" != "current" and sys.version_info < (3, 12))
 READY = $(VENV)/.ready
 PIP = $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check
-# Much of a test is TensorFlow tracing graphs, on one core.
-PYTEST = $(VENV)/bin/python -m pytest -q --numprocesses 2 --dist loadfile
+# Much of a test is TensorFlow tracing graphs, on one core. With an arena for each thread
+# the system's allocator keeps several GiB of what was freed.
+PYTEST = MALLOC_ARENA_MAX=2 $(VENV)/bin/python -m pytest -q --numprocesses 2 --dist loadfile
 COMPILE = uv pip compile --quiet --universal --no-annotate \
 	--custom-compile-command "make constraints"
 # What `make test` runs: all that is fast, or the files named.

@@ -1,5 +1,8 @@
 """Shared set-up: eight logical CPU devices, made before TensorFlow starts."""
 
+import contextlib
+import ctypes
+import gc
 import os
 import pathlib
 import shutil
@@ -34,6 +37,16 @@ tf.config.set_logical_device_configuration(
 tf.config.list_logical_devices()
 
 SHARED = pathlib.Path(__file__).resolve().parents[1].parent / "shared"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def forgotten():
+    """A file's models and graphs go with it, and their memory back to the system."""
+    yield
+    keras.backend.clear_session()
+    gc.collect()
+    with contextlib.suppress(AttributeError, OSError):
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
 
 
 def pytest_sessionfinish():
