@@ -283,6 +283,6 @@ def test_interrupted_run_of_a_sweep_continues(file, tmp_path):
     assert f"\n  {done}/4" not in shown and f"\n  {done + 1}/4" in shown
     assert "Written" not in shown and "Next" not in shown
     after = history(config.run_dir)
-    assert [row["epoch"] for row in after] == ["1", "2", "3", "4"]
-    assert after[:done] == before[:done]
+    assert [row["epoch"] for row in after] == ["0", "1", "2", "3", "4"]
+    assert after[: done + 1] == before[: done + 1]  # the untrained encoder too
     assert is_finished(config)
