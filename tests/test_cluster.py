@@ -203,7 +203,7 @@ def test_workers_killed_five_times_come_to_the_same_bits(tmp_path):
     assert job.returncode == 0, printed
     for place in ("", "worker-1"):
         assert_same_end(tmp_path / "whole" / place, run / place)
-        assert len(history(run / place)) == 2
+        assert len(history(run / place)) == 3
 
 
 @pytest.mark.slow

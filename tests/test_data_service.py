@@ -191,7 +191,7 @@ def test_picture_lost_to_the_workers_ends_the_run_in_a_sentence_and_it_goes_on(
     (tmp_path / "away.png").rename(mine / "07.png")
     again = run_train(*words, "--name=served", f"--data.service={pool.address}")
     assert again.returncode == 0, again.stderr
-    assert len(history(tmp_path / "served")) == 12
+    assert len(history(tmp_path / "served")) == 13
 
 
 def test_what_a_worker_cannot_read_ends_the_run_in_a_sentence(pool, pictures):

@@ -249,4 +249,4 @@ def test_signal_ends_a_fresh_process_that_the_printed_command_continues(
     done = subprocess.run(said[2], shell=True, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert f"Continuing after {said[1]} of 2." in done.stdout + done.stderr
-    assert len(history(tmp_path / "run")) == 2
+    assert len(history(tmp_path / "run")) == 3

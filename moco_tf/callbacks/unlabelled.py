@@ -10,6 +10,7 @@ from tensorflow import keras
 
 from moco_tf.encoders.batchnorm import share_statistics
 from moco_tf.evaluation.unlabelled import quality
+from moco_tf.exchange import take_first_hosts
 
 
 class FeatureQuality(keras.callbacks.Callback):
@@ -42,6 +43,9 @@ class FeatureQuality(keras.callbacks.Callback):
     def measure(self) -> dict[str, float]:
         """Figures of the encoder as it is now."""
         share_statistics(self.model)
+        # Those that are exported; each host has some of its own.
+        statistics = getattr(self.model.encoder, "non_trainable_variables", [])
+        take_first_hosts(self.model.distribute_strategy, statistics)
         pairs = [self._features(batch) for batch in self.batches]
         query, key = (np.concatenate(views) for views in zip(*pairs))
         return quality(query, key)
