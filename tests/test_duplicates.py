@@ -13,9 +13,10 @@ from test_embed import embed
 
 from moco_tf.cli.evaluate import parse_evaluation
 from moco_tf.data import DataError
+from moco_tf.data.copies import exact_copies
 from moco_tf.data.sources.glyphs import draw_glyphs
 from moco_tf.evaluation import evaluate
-from moco_tf.evaluation.duplicates.groups import exact_copies, groups_of
+from moco_tf.evaluation.duplicates.groups import groups_of
 from moco_tf.evaluation.duplicates.threshold import choose, distances
 from moco_tf.evaluation.embed.embeddings import Embeddings, Rows
 from moco_tf.evaluation.embed.writing import write_embeddings

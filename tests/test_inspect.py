@@ -19,7 +19,7 @@ from PIL import Image
 
 from moco_tf import cli
 from moco_tf.cli.train import parse_args
-from moco_tf.data import survey as survey_module
+from moco_tf.data import copies
 from moco_tf.data.survey import Survey, survey, thumbnails
 from moco_tf.pretrain import pretrain, suggest, trial
 from moco_tf.pretrain.suggest import Setting, as_yaml, read_back
@@ -70,9 +70,9 @@ def test_survey_counts_what_is_there(mixed):
 
 def test_only_files_of_one_length_are_compared(mixed, monkeypatch):
     compared = []
-    digest = survey_module._digest
+    digest = copies._digest
     monkeypatch.setattr(
-        survey_module, "_digest", lambda path: compared.append(path) or digest(path)
+        copies, "_digest", lambda path: compared.append(path) or digest(path)
     )
     survey(str(mixed))
     lengths = [path.stat().st_size for path in mixed.rglob("*.*")]

@@ -36,8 +36,23 @@ class RandomGrayscale(OccasionalLayer):
         return color.grayscale(images, self.whole)
 
 
+class _RandomFlip(OccasionalLayer):
+    """Mirrors images along `axis` of (batch, height, width, channels)."""
+
+    moves_pixels = True
+    axis: int
+
+    def __init__(self, probability: float = 0.5, **kwargs):
+        """See the classes."""
+        super().__init__(probability, **kwargs)
+
+    def change(self, images):
+        """Reverses the axis."""
+        return tf.reverse(images, axis=[self.axis])
+
+
 @_register
-class RandomHorizontalFlip(OccasionalLayer):
+class RandomHorizontalFlip(_RandomFlip):
     """Mirrors images left to right.
 
     Args:
@@ -45,19 +60,11 @@ class RandomHorizontalFlip(OccasionalLayer):
         **kwargs: see `SeededImageLayer`.
     """
 
-    moves_pixels = True
-
-    def __init__(self, probability: float = 0.5, **kwargs):
-        """See the class."""
-        super().__init__(probability, **kwargs)
-
-    def change(self, images):
-        """Reverses the columns."""
-        return tf.reverse(images, axis=[2])
+    axis = 2
 
 
 @_register
-class RandomVerticalFlip(OccasionalLayer):
+class RandomVerticalFlip(_RandomFlip):
     """Mirrors images top to bottom, for pictures that have no up and down.
 
     Args:
@@ -65,15 +72,7 @@ class RandomVerticalFlip(OccasionalLayer):
         **kwargs: see `SeededImageLayer`.
     """
 
-    moves_pixels = True
-
-    def __init__(self, probability: float = 0.5, **kwargs):
-        """See the class."""
-        super().__init__(probability, **kwargs)
-
-    def change(self, images):
-        """Reverses the rows."""
-        return tf.reverse(images, axis=[1])
+    axis = 1
 
 
 @_register

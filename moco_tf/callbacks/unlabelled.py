@@ -31,6 +31,8 @@ class FeatureQuality(keras.callbacks.Callback):
 
     def set_model(self, model: keras.Model) -> None:
         """Takes the model whose encoder is measured."""
+        if self.model is model:  # `fit` says again what was said for a first measure
+            return
         super().set_model(model)
 
         def features(batch):

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import collections
 import concurrent.futures
-import hashlib
 import os
+import pathlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image
 
+from moco_tf.data.copies import exact_copies
 from moco_tf.data.sources.converted import array_of
 from moco_tf.data.sources.formats import ARRAYS
 from moco_tf.data.sources.listing import (
@@ -25,6 +26,7 @@ from moco_tf.data.sources.listing import (
 from moco_tf.data.sources.readable import FLOAT, found_readable, is_good, kind_of
 from moco_tf.data.threads import CORES
 from moco_tf.log import watched
+from moco_tf.pixels import for_the_eye
 
 # Files whose headers are read; of more, so many that are spread over the folder.
 _HEADERS = 20_000
@@ -184,30 +186,12 @@ def _head(path):
 
 def _copies(listing, indices):
     """Groups of files of the same bytes, by name, the largest first."""
-    by_size = collections.defaultdict(list)
-    for index in indices:
-        by_size[listing.sizes[index]].append(index)
-    alike = [index for same in by_size.values() if len(same) > 1 for index in same]
-    digests = _in_parallel(
-        _digest, [_path(listing, index) for index in alike], "comparing files"
-    )
+    files = [(pathlib.Path(_path(listing, n)), int(listing.sizes[n])) for n in indices]
     groups = collections.defaultdict(list)
-    for index, digest in zip(alike, digests):
-        if digest is not None:
-            groups[digest].append(shown_name(listing.paths[index]))
+    for index, number in zip(indices, exact_copies(files)):
+        groups[number].append(shown_name(listing.paths[index]))
     found = [group for group in groups.values() if len(group) > 1]
     return sorted(found, key=lambda group: (-len(group), group))
-
-
-def _digest(path):
-    digest = hashlib.blake2b(digest_size=16)
-    try:
-        with open(path, "rb") as file:
-            while block := file.read(1 << 20):
-                digest.update(block)
-    except OSError:  # gone since it was listed
-        return None
-    return digest.digest()
 
 
 def _test_split(data_dir, names):
@@ -257,7 +241,6 @@ def thumbnails(found: Survey, count: int, side: int) -> tuple[list, list[str]]:
 
 def _shown(array):
     """Numbers of any kind as a picture, from their least to their greatest."""
-    array = np.nan_to_num(array.astype(np.float32))
     array = array if array.shape[2] == 3 else array[..., :1].repeat(3, axis=2)
-    low, high = array.min(), array.max()
-    return np.uint8(255 * (array - low) / max(high - low, 1e-12))
+    low, high = float(np.nanmin(array)), float(np.nanmax(array))
+    return for_the_eye(array, (low, max(high, low + 1e-12)))

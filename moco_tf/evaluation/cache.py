@@ -9,6 +9,7 @@ import logging
 import os
 import zipfile
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -16,6 +17,11 @@ from moco_tf.evaluation.features import Features
 from moco_tf.paths import to_path
 
 log = logging.getLogger("moco_tf")
+
+
+def digest_of(facts: Any) -> str:
+    """SHA-256 of JSON-serialisable facts, in hexadecimal."""
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
 def cached_features(
@@ -34,7 +40,7 @@ def cached_features(
         The features, to the bit the same whether read or made.
     """
     text = json.dumps(key, sort_keys=True)
-    name = hashlib.sha256(text.encode()).hexdigest()[:16]
+    name = digest_of(key)[:16]
     path = to_path(folder) / f"{name}.npz"
     features = _read(path, text)
     if features is None:

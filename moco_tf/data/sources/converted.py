@@ -51,12 +51,6 @@ def array_of(data: bytes) -> np.ndarray:
     return np.frombuffer(raw[17:], kind).reshape(np.frombuffer(raw[5:17], "<i4"))
 
 
-def sides_of(data: bytes) -> tuple[int, int, int]:
-    """Height, width and channels of a file that can be read as `as_raw` makes it."""
-    height, width, channels = np.frombuffer(_convert(data, True)[5:17], "<i4")
-    return int(height), int(width), int(channels)
-
-
 def _convert(data, windowed):
     if data.startswith(_NPY):
         return as_raw(_image(np.load(io.BytesIO(data), allow_pickle=False)))

@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from moco_tf.data.decoding import ENCODED_CHANNELS
-from moco_tf.data.sources.converted import sides_of, why_unreadable
+from moco_tf.data.sources.converted import array_of, why_unreadable
 from moco_tf.data.sources.formats import ARRAYS
 from moco_tf.data.sources.listing import label, listed, shown_name
 from moco_tf.data.sources.manifest import group_numbers
@@ -201,7 +201,9 @@ def _noted(listing, found, index, channels):
     if is_array or has(found[index], RAW):
         data = tf.io.read_file(paths_to_read(listing, [index])[0]).numpy()
         if not (why := why_unreadable(data)):
-            why = f"it has {sides_of(data)[2]} channels and not channels={channels}"
+            why = (
+                f"it has {array_of(data).shape[2]} channels and not channels={channels}"
+            )
     elif kind_of(found[index]) == OTHER:
         why = f"such a file has no channels={channels}"
     return shown_name(path) + (f" ({why})" if why else "")

@@ -10,9 +10,8 @@ import numpy as np
 import tensorflow as tf
 from PIL import Image
 
-from moco_tf.data.sources.readable import readable_files, some_names
 from moco_tf.data.sources.source import DataError, Source
-from moco_tf.data.sources.voc import split_ids
+from moco_tf.data.sources.voc import require_readable, split_ids
 from moco_tf.data.threads import CORES
 
 IGNORED = 255  # outlines in VOC, and what is beside an image
@@ -44,13 +43,7 @@ def open_voc_masks(
                 f"{root / 'ImageSets' / 'Segmentation'}; add it, or take it off these."
             )
     paths = tf.constant([str(file) for file in files])
-    broken = np.setdiff1d(np.arange(len(ids)), readable_files(paths, 3))
-    if len(broken):
-        raise DataError(
-            f"{len(broken)} of {len(ids)} images in {root / 'JPEGImages'} cannot be "
-            f"read: {some_names([files[index].name for index in broken])}; replace "
-            f"them, or take them off the lists in {root / 'ImageSets/Segmentation'}."
-        )
+    require_readable(paths, ids, root, root / "ImageSets/Segmentation")
 
     def load(example_id):
         image = tf.io.read_file(paths[example_id])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pathlib
+from collections.abc import Sequence
 from xml.etree import ElementTree
 
 import numpy as np
@@ -65,13 +66,7 @@ def open_voc_folder(data_dir: str | None, split: str | None = None) -> Source:
     difficult = tf.constant([flag for _, _, flag in objects])
     ends = tf.constant(np.cumsum([0] + [len(parsed[key]) for key in ids]), tf.int64)
     paths = tf.constant(files)
-    broken = np.setdiff1d(np.arange(len(ids)), readable_files(paths, 3))
-    if len(broken):
-        raise DataError(
-            f"{len(broken)} of {len(ids)} images in {root / 'JPEGImages'} cannot be "
-            f"read: {some_names([f'{ids[index]}.jpg' for index in broken])}; replace "
-            f"them, or take them off the lists in {root / 'ImageSets/Main'}."
-        )
+    require_readable(paths, ids, root, root / "ImageSets/Main")
 
     def load(example_id):
         own = slice(ends[example_id], ends[example_id + 1])
@@ -118,6 +113,29 @@ def split_ids(lists: pathlib.Path, *splits: str) -> list[str]:
     if not ids:
         raise DataError(f"{found[0]} lists no images; name another split.")
     return ids
+
+
+def require_readable(
+    paths: tf.Tensor, ids: Sequence[str], root: pathlib.Path, lists: pathlib.Path
+) -> None:
+    """Decodes every image once, in parallel, to know that it can be.
+
+    Args:
+        paths: of the images, strings (count,).
+        ids: their names on the lists.
+        root: the folder in VOC's layout.
+        lists: the folder of lists, for the sentence.
+
+    Raises:
+        DataError: some cannot be read.
+    """
+    broken = np.setdiff1d(np.arange(len(ids)), readable_files(paths, 3))
+    if len(broken):
+        raise DataError(
+            f"{len(broken)} of {len(ids)} images in {root / 'JPEGImages'} cannot be "
+            f"read: {some_names([f'{ids[index]}.jpg' for index in broken])}; replace "
+            f"them, or take them off the lists in {lists}."
+        )
 
 
 def _objects(path):

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from moco_tf.data.copies import exact_copies
 from moco_tf.data.sources import DataError
-from moco_tf.evaluation.duplicates.groups import exact_copies, groups_of
+from moco_tf.evaluation.duplicates.groups import groups_of
 from moco_tf.evaluation.duplicates.settings import Duplicates
 from moco_tf.evaluation.duplicates.threshold import FAR, Standing, choose
 from moco_tf.evaluation.embed.collection import Collection, conclude, open_collection

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
 import logging
 import pathlib
 import shutil
@@ -18,6 +16,7 @@ from matplotlib.figure import Figure
 
 from moco_tf.config import ConfigError
 from moco_tf.config.reader import plain
+from moco_tf.evaluation.cache import digest_of
 from moco_tf.evaluation.embed.embeddings import Embeddings
 from moco_tf.evaluation.embed.making import asked_images, embed_images
 from moco_tf.evaluation.embed.pictures import Pictures
@@ -113,8 +112,7 @@ def open_collection(
     folder = results_folder(_beside(pretrained, name, images), settings.out)
     place, is_passing = _place_of_features(settings.features, pretrained)
     key = [data.place, pretrained.digest, pretrained.architecture, settings.precision]
-    digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
-    file = place / f"images-{digest[:16]}.npz"
+    file = place / f"images-{digest_of(key)[:16]}.npz"
     embed_images(data, pretrained, file, settings.precision,
                  settings.features.batch_size)  # fmt: skip
     embeddings = open_embeddings([file])

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
 import logging
 import pathlib
 from collections.abc import Iterator
@@ -14,6 +12,7 @@ import numpy as np
 from moco_tf.config import ConfigError, Data
 from moco_tf.data.labelled import subset
 from moco_tf.data.sources import DataError, Source
+from moco_tf.evaluation.cache import digest_of
 from moco_tf.evaluation.embed.embeddings import Rows
 from moco_tf.evaluation.embed.parts import Parts
 from moco_tf.evaluation.embed.reading import read_about
@@ -109,7 +108,7 @@ def embed_images(
     before = read_about(out)
     if {name: before.get(name) for name in deciding} == deciding:
         return last - first, 0
-    parts = Parts(out, _digest(deciding))
+    parts = Parts(out, digest_of(deciding))
     begun = parts.rows
     if begun:
         log.info("%s of them were encoded before.", f"{begun:,}")
@@ -163,8 +162,8 @@ def _about(
         ]
     encoder = {name: key[name] for name in ("weights", "architecture", "precision")}
     return {
-        "made_of": _digest(key),
-        "encoder_key": _digest({**key, "data": None}),
+        "made_of": digest_of(key),
+        "encoder_key": digest_of({**key, "data": None}),
         "encoder": {**encoder, "path": str(pretrained.path)},
         "images": images.facts,
         "place": place,
@@ -174,8 +173,3 @@ def _about(
         "first": first,
         "last": last,
     }
-
-
-def _digest(value: dict) -> str:
-    text = json.dumps(value, sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()
