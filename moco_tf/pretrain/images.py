@@ -56,6 +56,7 @@ class Images:
 
     def __init__(self, config: Config, strategy: tf.distribute.Strategy):
         self._config, self._strategy = config, strategy
+        self._shown = None
         with together(strategy):
             self.source = open_data(config.data, config)
             wanted = config.train.steps_per_epoch
@@ -84,14 +85,15 @@ class Images:
         """Ids of the images in the batch of all hosts after so many steps."""
         return next(iter(self._two_views(start_step=step)))["id"].numpy()
 
-    def shown(self, epochs: int = 0) -> dict[str, tf.Tensor]:
-        """A small batch of two views after so many epochs, for the eye."""
-        # Not one of training: at 4096 x 224 x 224 that and its shuffle buffer are big.
-        count = min(_SHOWN, self._config.train.batch_size)
-        few = {"batch_size": count, "shuffle_buffer": 1, "cache": False}
-        # The first of an epoch: to come to a later one, a stream reads all before it.
-        start = epochs * steps_per_epoch(self.source, count)
-        return next(iter(self._two_views(start_step=start, **few)))
+    def shown(self) -> dict[str, tf.Tensor]:
+        """A small batch of two views, another one at each call, for the eye."""
+        if self._shown is None:
+            # Not one of training: at 4096 x 224 x 224 that and its shuffle buffer are
+            # big. Read on from call to call, as making a stream takes its time.
+            count = min(_SHOWN, self._config.train.batch_size)
+            few = {"batch_size": count, "shuffle_buffer": 1, "cache": False}
+            self._shown = iter(self._two_views(**few))
+        return next(self._shown)
 
     def pairs(self, most: int) -> tf.data.Dataset:
         """Batches of two views of at most so many images, always the same ones."""

@@ -122,7 +122,7 @@ def board_pictures(
     model: ContrastiveModel,
     monitor: Monitor | None,
     album: Album,
-    views_at: Callable[[int], dict],
+    shown: Callable[[], dict],
 ) -> Mapping[str, Callable[[int], np.ndarray | None]]:
     """What `TensorBoard` draws: views, neighbours, and classes taken for each other.
 
@@ -131,13 +131,13 @@ def board_pictures(
         model: whose augmentation and features are shown.
         monitor: None where there is no labelled set.
         album: images among which neighbours are found.
-        views_at: gives a small batch of two uint8 views after so many epochs.
+        shown: gives a small batch of two views, not yet augmented.
     """
 
     def views(epochs):
-        shown = model.views(views_at(epochs))
-        order = np.argsort(shown.position.numpy())
-        return view_grid(shown.query.numpy(), shown.key.numpy()[order])
+        views = model.views(shown())
+        order = np.argsort(views.position.numpy())
+        return view_grid(views.query.numpy(), views.key.numpy()[order])
 
     def neighbours(epochs):
         # Without a monitor features are extracted for this picture alone.
