@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
 
 import numpy as np
 import tensorflow as tf
@@ -56,7 +57,7 @@ class Images:
 
     def __init__(self, config: Config, strategy: tf.distribute.Strategy):
         self._config, self._strategy = config, strategy
-        self._shown = None
+        self._shown: Iterator[dict[str, tf.Tensor]] | None = None
         with together(strategy):
             self.source = open_data(config.data, config)
             wanted = config.train.steps_per_epoch
