@@ -6,7 +6,8 @@
 The photographs are noise of several scales, saved as JPEG of quality 90. `decode` only
 decodes them and `two_views` is the whole pipeline (decode once, no larger than the
 crops need, two random resized crops with Pillow's filter); `two_views_whole` decodes
-the whole, `two_views_bilinear` resizes without averaging. `pillow` makes the same crops
+the whole, `two_views_bilinear` resizes without averaging, `two_views_packed` reads what
+`moco-tf pack` made of them (shorter side 256). `pillow` makes the same crops
 with Pillow, in as many threads as there are cores (it lets go of the interpreter while
 it works), `pillow_draft` of images that it decodes at a quarter where they are large;
 `pillow_v2` adds all of MoCo v2's augmentation, which the reference's host does and this
@@ -33,8 +34,10 @@ from collections.abc import Callable, Iterator
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 from benchmarks.writing import write_results
+from moco_tf.config.packing import Packing
 from moco_tf.data import open_source, two_views
 from moco_tf.data.decoding import decode
+from moco_tf.data.pack import pack
 
 # isort: split
 import numpy as np
@@ -81,6 +84,7 @@ def measured(
             "two_views": views(folder, size),
             "two_views_whole": views(folder, size, whole=True),
             "two_views_bilinear": views(folder, size, antialias=False),
+            "two_views_packed": views(folder, size, packed=True),
             "pillow": pillow_views(folder, size, lambda view, _: view),
             "pillow_draft": pillow_views(
                 folder, size, lambda view, _: view, draft=True
@@ -126,10 +130,17 @@ def decoded(folder: str) -> Iterator[int]:
 
 
 def views(
-    folder: str, image_size: int, whole: bool = False, antialias: bool = True
+    folder: str,
+    image_size: int,
+    whole: bool = False,
+    antialias: bool = True,
+    packed: bool = False,
 ) -> Iterator[int]:
-    """The same for this project's pipeline; on request of images decoded whole."""
+    """The same for this project's pipeline, as its options say."""
     source = open_source("folder", "train", data_dir=folder)
+    if packed:
+        pack({"train": source}, pathlib.Path(folder, "packed", "set"), Packing())
+        source = open_source("tfds", "train", "set", data_dir=f"{folder}/packed")
     if whole:
         load = source.load
 

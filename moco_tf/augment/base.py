@@ -34,6 +34,7 @@ class SeededImageLayer(VectorizedBaseImageAugmentationLayer):
     draws = 0
     whole = True
     moves_pixels = False
+    mixes_pixels = False
     augments_at_inference = False
 
     def __init__(self, seed: int | None = None, **kwargs):

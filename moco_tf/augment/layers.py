@@ -147,6 +147,7 @@ class RandomGaussianBlur(OccasionalLayer):
     """
 
     draws = 2
+    mixes_pixels = True
 
     def __init__(
         self,

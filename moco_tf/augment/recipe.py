@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 
 import tensorflow as tf
@@ -14,7 +15,10 @@ from moco_tf.pixels import ValueRange, to_unit
 
 @keras.saving.register_keras_serializable(package="moco_tf")
 class Recipe(SeededImageLayer):
-    """Layers one after the other, compiled by XLA as one cluster of their own.
+    """Layers one after the other, compiled by XLA in clusters of their own.
+
+    A layer that mixes pixels begins a cluster: fused with those before it, XLA computes
+    their values anew for every pixel they go into.
 
     Each layer derives its own seeds from an image's seed and its place in the recipe.
     With `training=False` only the normalisation remains. A gradient is not meant to
@@ -55,7 +59,17 @@ class Recipe(SeededImageLayer):
             layer.whole = value_range is None
         self.draws = sum(layer.draws for layer in self.layers)
         self.moves_pixels = any(layer.moves_pixels for layer in self.layers)
-        self._compiled = tf.function(self._apply, jit_compile=jit_compile)
+        stages = [
+            tf.function(functools.partial(self._apply, places), jit_compile=jit_compile)
+            for places in _clusters(self.layers)
+        ]
+
+        def in_order(images, seeds):
+            for stage in stages:
+                images = stage(images, seeds)
+            return images
+
+        self._compiled = tf.function(in_order)
 
     def uncompiled(self) -> Recipe:
         """The same recipe on TensorFlow's own kernels, without XLA."""
@@ -91,12 +105,13 @@ class Recipe(SeededImageLayer):
             return tf.cast(images, tf.float32)
         return 255.0 * to_unit(images, self.value_range)
 
-    def _apply(self, images, seeds):
-        images = self._in_range(images)
-        for index, layer in enumerate(self.layers):
+    def _apply(self, places, images, seeds):
+        if places.start == 0:
+            images = self._in_range(images)
+        for index in places:
             # Where no layer draws, there are no seeds.
-            own = fold_in(seeds, index) if layer.draws else None
-            images = layer.augment_with_seeds(images, own)
+            own = fold_in(seeds, index) if self.layers[index].draws else None
+            images = self.layers[index].augment_with_seeds(images, own)
         return images
 
     def augment_with_seeds(self, images: tf.Tensor, seeds: tf.Tensor) -> tf.Tensor:
@@ -128,3 +143,9 @@ class Recipe(SeededImageLayer):
                 "key": None if key is None else revive(key),
             }
         )
+
+
+def _clusters(layers):
+    """Places of the layers that XLA may fuse, cluster by cluster."""
+    starts = [0] + [i for i, layer in enumerate(layers) if i and layer.mixes_pixels]
+    return [range(*bounds) for bounds in zip(starts, [*starts[1:], len(layers)])]
