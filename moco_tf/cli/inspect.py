@@ -15,7 +15,7 @@ from moco_tf.mistakes import Mistake
 from moco_tf.paths import is_remote, to_path
 from moco_tf.shell import command
 
-_SHOWN = 48  # images on the contact sheet
+_SHOWN, _ROW = 48, 8  # images on the contact sheet, and in a row of it
 _TRIED = 32  # images in a batch that is measured
 
 
@@ -83,7 +83,8 @@ def _inspect(options):
     import_tensorflow()
     set_up_log()
     from moco_tf.data.survey import survey, thumbnails
-    from moco_tf.report.contact import contact_sheet
+    from moco_tf.report import look
+    from moco_tf.report.sheet import Tile, draw_sheet, short_name
 
     found = survey(str(folder))
     say(_told(folder, found))
@@ -96,7 +97,9 @@ def _inspect(options):
     pictures, names = thumbnails(found, _SHOWN, 200)
     if pictures:
         below = f"{len(pictures)} of {len(found.readable):,} images"
-        contact_sheet(pictures, names, sheet, folder.name, below)
+        tiles = [Tile(p, short_name(name)) for p, name in zip(pictures, names)]
+        rows = [tiles[i : i + _ROW] for i in range(0, len(tiles), _ROW)]
+        look.save(draw_sheet(rows, folder.name, below=below), sheet)
         say(f"Written {sheet}, {below}.")
     if text is not None:
         say(f"Written {out}, with the reasons. To train:")

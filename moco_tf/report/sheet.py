@@ -14,7 +14,7 @@ from moco_tf.report import look
 from moco_tf.report.views import coloured
 
 # Inches: a picture's side, and from one to the next across and down.
-SIDE, _STEP, _ROW, _LINE = 0.98, 1.05, 1.25, 0.14
+SIDE, _STEP, _ROW, _LINE = 0.98, 1.12, 1.25, 0.13
 
 
 @dataclass(frozen=True)
@@ -22,8 +22,8 @@ class Tile:
     """A picture on a sheet.
 
     Attributes:
-        image: uint8 (H,W,C), C other than 3 shows the first, grey; None draws an empty
-            frame.
+        image: uint8 (H,W,C), of any shape, shown whole; C other than 3 shows the first,
+            grey; None draws an empty frame.
         caption: written below, in a line or two.
         is_right: a solid green frame for True, a dashed red one for False, else none.
     """
@@ -40,6 +40,7 @@ def draw_sheet(
     heads: Sequence[str] = (),
     legend: tuple[str, str] | None = None,
     is_first_apart: bool = False,
+    below: str = "",
 ) -> Figure:
     """Draws rows of pictures below one another.
 
@@ -50,13 +51,14 @@ def draw_sheet(
         heads: above the columns; may be empty.
         legend: what the green frame means, and the red one.
         is_first_apart: whether a gap sets the first column apart.
+        below: a smaller line under the title.
     """
     columns = max(map(len, rows))
     gap = 0.15 if is_first_apart else 0.0
     tiles = [tile for row in rows for tile in row if tile is not None]
     lines = max(tile.caption.count("\n") for tile in tiles)
     step = _ROW + _LINE * lines
-    first = 0.6 if len(heads) else 0.4
+    first = 0.6 if heads or below else 0.4
     # One pair of axes in inches: a hundred of their own would take seconds.
     width = max(_STEP * (columns + gap + 0.05) + 0.2, 0.4 + 0.075 * len(title))
     height = step * len(rows) + first + 0.05
@@ -73,6 +75,8 @@ def draw_sheet(
             if tile is not None:
                 _draw(axes, left, top, tile)
     axes.text(0.1, 0.2, title, fontsize=10, color=look.INK, va="center")
+    if below:
+        axes.text(0.1, 0.42, below, fontsize=8, color=look.GREY, va="center")
     if legend is not None:
         for left, text in ((width - 2.35, legend[0]), (width - 1.2, legend[1])):
             _draw_frame(axes, left, 0.15, 0.14, 0.1, text == legend[0])
@@ -97,14 +101,17 @@ def _draw(axes, left, top, tile):
                       linewidth=0.8)
         )  # fmt: skip
     else:
+        sides = tile.image.shape[:2]
+        tall, wide = (SIDE * side / max(sides) for side in sides)
+        right, bottom = left + (SIDE + wide) / 2, top + (SIDE + tall) / 2
         axes.imshow(
             coloured(tile.image),
-            extent=(left, left + SIDE, top + SIDE, top),
-            interpolation="nearest" if len(tile.image) <= 64 else "antialiased",
+            extent=(right - wide, right, bottom, bottom - tall),
+            interpolation="nearest" if max(sides) <= 64 else "antialiased",
             aspect="auto",
         )
     extra = 0.5 * _LINE * tile.caption.count("\n")
-    _write(axes, left + SIDE / 2, top + SIDE + 0.1 + extra, tile.caption, 8)
+    _write(axes, left + SIDE / 2, top + SIDE + 0.1 + extra, tile.caption, 7)
     if tile.is_right is not None:
         _draw_frame(axes, left, top, SIDE, SIDE, tile.is_right)
 
