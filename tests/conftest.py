@@ -89,9 +89,14 @@ def policy():
 def strip_runs(monkeypatch, board=False):
     """Runs then have a tiny encoder, draw nothing and end with their last epoch.
 
+    XLA compiles nothing: it takes seconds, and keeps some 100 MiB for each recipe.
+
     With `board` they draw for TensorBoard.
     """
     watcher = keras.callbacks.Callback
+    augmentation = build._augmentation
+    plain = lambda *given: augmentation(*given).uncompiled()  # noqa: E731
+    monkeypatch.setattr(build, "_augmentation", plain)
     monkeypatch.setattr(build, "build_encoder", lambda config: small_encoder())
     monkeypatch.setattr(run, "close", lambda *args: {})
     if not board:

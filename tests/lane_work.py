@@ -24,6 +24,7 @@ from moco_tf.pretrain import pretrain
 
 SMALL = (
     "encoder.width=4",
+    "augment.jit_compile=false",
     "data.image_size=16",
     "method.queue_size=64",
     "method.dim=16",

@@ -20,6 +20,8 @@ from moco_tf.pretrain import build_encoder, finish, pretrain
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 SMALL = (
     "encoder.width=4",
+    # XLA keeps what it compiled, 100 MiB a recipe, and takes seconds for it.
+    "augment.jit_compile=false",
     "data.image_size=16",
     "method.queue_size=64",
     "method.dim=16",
@@ -43,7 +45,8 @@ def small(tmp_path, *overrides, name="run"):
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs")
-    return pretrain(small(folder)), folder / "run"
+    # As users have it, with XLA.
+    return pretrain(small(folder, "augment.jit_compile=true")), folder / "run"
 
 
 def test_run_directory_holds_every_artefact(finished):

@@ -14,6 +14,7 @@ from moco_tf.pretrain import build_model, pretrain, run
 
 SMALL = (
     "encoder.width=4",
+    "augment.jit_compile=false",
     "data.image_size=16",
     "method.dim=16",
     "train.epochs=1",
