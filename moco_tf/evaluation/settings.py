@@ -25,6 +25,9 @@ class LabelledData:
             run's).
         train_split: Labelled split to learn from (null: the run's, or train).
         test_split: Labelled split to report on (null: the run's, or test).
+        also_test: Further sets to report on, of the same classes: tfds:NAME, a folder
+            or a manifest, or several of these, such as [tfds:cifar10_1,PHOTOS]; of each
+            its split test, or all of a folder without splits, unless @SPLIT follows it.
         max_train: Use at most so many training images, spread evenly (null: all).
         max_test: Use at most so many test images, spread evenly (null: all).
         max_unreadable: Share of unreadable images above which to stop.
@@ -36,6 +39,7 @@ class LabelledData:
     manual_dir: Optional[str] = None
     train_split: Optional[str] = None
     test_split: Optional[str] = None
+    also_test: Places = None
     max_train: Optional[int] = limited(None, at_least(1))
     max_test: Optional[int] = limited(None, at_least(1))
     max_unreadable: float = limited(0.01, between(0, 1))

@@ -16,7 +16,7 @@ from moco_tf.data.sources.listing import (
     list_images,
     listed,
 )
-from moco_tf.data.sources.manifest import read_manifest
+from moco_tf.data.sources.manifest import is_divided, read_manifest
 from moco_tf.data.sources.source import DataError
 from moco_tf.paths import each_place, is_remote, to_path
 
@@ -36,6 +36,17 @@ def find_images(data_dir: str | Sequence[str] | None, split: str) -> Listing:
         raise DataError("data_dir is missing for source folder; name the folder.")
     parts = [_of_one(place, split) for place in places]
     return parts[0] if len(parts) == 1 else _joined(parts)
+
+
+def test_split(place: str) -> str:
+    """The split to test on: "test", or "train" of a place that has no splits."""
+    path = to_path(place)
+    if path.is_file():
+        return "test" if is_divided(path) else "train"
+    try:
+        return "train" if find_root(place, "train") == path else "test"
+    except DataError:  # no such folder, or one of other splits, which opening it tells
+        return "test"
 
 
 def _of_one(place, split):
