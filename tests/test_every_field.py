@@ -138,17 +138,18 @@ COMMANDS = {
     "embed shades": "evaluate.py embed {folder}/runs/moco "
     "--out={folder}/shades.tfrecord --distribution.replicas=2 " + SHADES,
     "search": "evaluate.py search {folder}/runs/moco "
-    "--query={folder}/photos/red/000.png --k=3 --shown=2 "
+    "--query={folder}/photos/red/000.png --k=3 --shown=2 --index=exact "
     "--out={folder}/search --features.cache=false --features.batch_size=8 "
     "--precision=mixed_bfloat16 --data.max_unreadable=0.5 --data.split=train "
     "--distribution.gpus=[] " + FOLDER,
     "search shades": "evaluate.py search {folder}/runs/moco --k=2 "
     "--distribution.replicas=2 " + SHADES,
     "duplicates": "evaluate.py duplicates {folder}/photos.npz --threshold=0.99 "
-    "--shown=3 --out={folder}/duplicates --precision=float32",
+    "--shown=3 --index=exact --out={folder}/duplicates --precision=float32",
     "cluster": "evaluate.py cluster {folder}/photos.npz --clusters=3 --tried=[2] "
     "--shown=3 --seed=1 --out={folder}/cluster --precision=float32",
     "outliers": "evaluate.py outliers {folder}/photos.npz --k=3 --shown=5 "
+    "--index=exact "
     "--out={folder}/outliers --precision=float32",
     "map": "evaluate.py map {folder}/photos.npz --method=tsne --images=30 "
     "--perplexity=5 --thumbnails=false --seed=1 --out={folder}/map "
