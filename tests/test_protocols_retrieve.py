@@ -135,7 +135,7 @@ def test_training_images_are_searched_and_hits_are_framed(run, monkeypatch):
     )
     assert results["searched"] == 60
     (rows,) = sheets
-    assert [len(row) for row in rows] == [4] * 5
+    assert [len(row) for row in rows] == [9] * 5
     for query, *near in rows:
         assert query.is_right is None
         for tile in near:

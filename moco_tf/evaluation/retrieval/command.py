@@ -31,7 +31,7 @@ from moco_tf.evaluation.test_sets import facts_of, open_test_sets, rows_of
 from moco_tf.interchange import Pretrained
 from moco_tf.report.sheet import Tile, draw_sheet
 
-_ACROSS = 12  # neighbours that can be seen
+_FEW, _ACROSS = 8, 12  # neighbours in the picture
 
 
 @dataclass(frozen=True)
@@ -198,7 +198,7 @@ def _draw(
     chosen = rows[spread_queries(queries.labels[rows], settings.shown)]
     where = gallery or queries
     features = where.features.features
-    k = min(_ACROSS, max(settings.k))
+    k = min(_ACROSS, max(_FEW, *settings.k), len(features) - (gallery is None))
     if gallery is None:
         whole = Embeddings((), where.labels, features)
         index, cosine = nearest_others(whole, k, chosen)
