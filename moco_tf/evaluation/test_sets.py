@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from moco_tf.config import ConfigError, Data
@@ -63,20 +64,18 @@ def _asked(word: str, base: Data) -> Data:
     place, _, split = word.rpartition("@")
     if not place or (not word.startswith(_TFDS) and to_path(word).exists()):
         place, split = word, ""  # a folder may have an @ in its name
-    shared = {"channels": base.channels, "range": base.range}
-    shared["max_unreadable"] = base.max_unreadable
-    if word.startswith(_TFDS):
-        is_same = base.source == "tfds"
-        return Data(
-            source="tfds",
-            name=place[len(_TFDS) :],
-            data_dir=base.data_dir if is_same else None,
-            manual_dir=base.manual_dir if is_same else None,
-            split=split or "test",
-            **shared,
-        )
-    split = split or test_split(place)
-    return Data(source="folder", data_dir=place, split=split, **shared)
+    if not word.startswith(_TFDS):
+        split = split or test_split(place)
+        return replace(base, source="folder", name=None, data_dir=place, split=split)
+    is_same = base.source == "tfds"
+    return replace(
+        base,
+        source="tfds",
+        name=place[len(_TFDS) :],
+        data_dir=base.data_dir if is_same else None,
+        manual_dir=base.manual_dir if is_same else None,
+        split=split or "test",
+    )
 
 
 def extract_all(

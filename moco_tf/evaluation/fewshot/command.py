@@ -48,7 +48,8 @@ def run(settings: FewShot, pretrained: Pretrained) -> dict:
     test = scored[0]
     names = train_set.source.class_names
     _require_enough(train.labels, names, settings.shots)
-    found, of_tests = {}, [{} for _ in scored]
+    found: dict[int, list[float]] = {}
+    of_tests: list[dict[str, float]] = [{} for _ in scored]
     for shots in settings.shots:
         drawn = accuracies(
             (train.features, train.labels),
@@ -58,9 +59,9 @@ def run(settings: FewShot, pretrained: Pretrained) -> dict:
             settings.inverse_penalty,
             settings.seed,
         )
-        drawn = list(watched(drawn, f"{shots} a class", settings.draws))
-        found[shots] = [of_sets[0] for of_sets in drawn]
-        for figures, shares in zip(of_tests, zip(*drawn)):
+        draws = list(watched(drawn, f"{shots} a class", settings.draws))
+        found[shots] = [of_sets[0] for of_sets in draws]
+        for figures, shares in zip(of_tests, zip(*draws)):
             figures[f"{shots} a class"] = float(np.mean(shares))
     most = max(settings.shots)
     warning = explain_chance(

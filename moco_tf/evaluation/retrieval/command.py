@@ -72,7 +72,7 @@ def run(settings: Retrieve, pretrained: Pretrained) -> dict:
     gallery = None
     if train_set is not None:
         gallery = _embed(train_set, settings, pretrained, "training")
-    figures = []
+    figures: list[dict[str, float]] = []
     for name, one in tests.items():
         title = name if figures else "test"
         embedded = _embed(one, settings, pretrained, title)
