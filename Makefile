@@ -62,9 +62,9 @@ lint: $(READY)  ## Check the style and the types.
 	@$(VENV)/bin/python -m mypy
 
 constraints:  ## Renew the pinned versions; needs uv and a python3 from 3.11.
-	@python3 .ci/requirements.py classic gpu \
+	@python3 .ci/requirements.py classic gpu faiss \
 		| $(COMPILE) --python-version 3.9 --output-file constraints.txt -
-	@python3 .ci/requirements.py current gpu \
+	@python3 .ci/requirements.py current gpu faiss \
 		| $(COMPILE) --python-version 3.11 --output-file constraints-current.txt -
 
 clean:  ## Remove the environments and caches; runs/ stays.

@@ -210,6 +210,8 @@ def world(tmp_path_factory):
     for name in ("VOC2007", "VOCdevkit/VOC2007"):
         shutil.copytree(clone / "SHAPES", clone / name)
     write_masks(clone / "VOCdevkit/VOC2012")
+    for name in ("PHOTOS", "SCANS"):
+        typed(clone, f"moco-tf pack {name} packed/{name.lower()}")
     return clone
 
 

@@ -31,6 +31,7 @@ from moco_tf.evaluation.linear.settings import Linear
 from moco_tf.evaluation.map.settings import Map
 from moco_tf.evaluation.outliers.settings import Outliers
 from moco_tf.evaluation.results.settings import Compare, Tables
+from moco_tf.evaluation.retrieval.settings import Retrieve
 from moco_tf.evaluation.search.settings import Search
 from moco_tf.evaluation.segmentation.settings import Segment
 
@@ -100,7 +101,7 @@ COMMANDS = {
     "--distribution.replicas=2",
     "knn of photos": "evaluate.py knn {folder}/runs/moco --k=[5] "
     "--data.test_split=train --data.max_unreadable=0.5 --distribution.gpus=[] "
-    + FOLDER,
+    "--data.also_test=[{folder}/photos@train] " + FOLDER,
     "knn of shades": "evaluate.py knn {folder}/runs/moco --k=[3] " + SHADES,
     "linear": "evaluate.py linear {folder}/runs/moco --protocol=official --epochs=2 "
     "--batch_size=32 --learning_rate=1 --crop_scale=[0.5,1.0] --precision=float32 "
@@ -117,6 +118,9 @@ COMMANDS = {
     "fewshot": "evaluate.py fewshot {folder}/runs/moco --shots=[1,2] --draws=2 "
     "--inverse_penalty=0.5 --seed=1 --precision=float32 --out={folder}/fewshot "
     "--data.max_train=96 --data.max_test=32",
+    "retrieve": "evaluate.py retrieve {folder}/runs/moco --k=[1,3] --gallery=test "
+    "--by=label --shown=2 --precision=float32 --out={folder}/retrieve "
+    "--data.max_test=60",
     "detect": "evaluate.py detect {folder}/runs/moco --image_size=64 --steps=4 "
     "--batch_size=4 --learning_rate=0.01 --warmup_steps=1 --milestones=[2] "
     "--weight_decay=1e-4 --scale_jitter=[0.8,1.0] --evaluations=1 --control=false "
@@ -134,17 +138,18 @@ COMMANDS = {
     "embed shades": "evaluate.py embed {folder}/runs/moco "
     "--out={folder}/shades.tfrecord --distribution.replicas=2 " + SHADES,
     "search": "evaluate.py search {folder}/runs/moco "
-    "--query={folder}/photos/red/000.png --k=3 --shown=2 "
+    "--query={folder}/photos/red/000.png --k=3 --shown=2 --index=exact "
     "--out={folder}/search --features.cache=false --features.batch_size=8 "
     "--precision=mixed_bfloat16 --data.max_unreadable=0.5 --data.split=train "
     "--distribution.gpus=[] " + FOLDER,
     "search shades": "evaluate.py search {folder}/runs/moco --k=2 "
     "--distribution.replicas=2 " + SHADES,
     "duplicates": "evaluate.py duplicates {folder}/photos.npz --threshold=0.99 "
-    "--shown=3 --out={folder}/duplicates --precision=float32",
+    "--shown=3 --index=exact --out={folder}/duplicates --precision=float32",
     "cluster": "evaluate.py cluster {folder}/photos.npz --clusters=3 --tried=[2] "
     "--shown=3 --seed=1 --out={folder}/cluster --precision=float32",
     "outliers": "evaluate.py outliers {folder}/photos.npz --k=3 --shown=5 "
+    "--index=exact "
     "--out={folder}/outliers --precision=float32",
     "map": "evaluate.py map {folder}/photos.npz --method=tsne --images=30 "
     "--perplexity=5 --thumbnails=false --seed=1 --out={folder}/map "
@@ -184,6 +189,7 @@ def typed(program):
         ("evaluate.py linear", Linear),
         ("evaluate.py finetune", Finetune),
         ("evaluate.py fewshot", FewShot),
+        ("evaluate.py retrieve", Retrieve),
         ("evaluate.py detect", Detect),
         ("evaluate.py segment", Segment),
         ("evaluate.py compare", Compare),
@@ -204,7 +210,7 @@ def test_commands_hold_every_field(program, kind):
         if name.startswith(("data.", "features.", "distribution."))
     }
     missing = leaves(kind) - typed(program)
-    if program.endswith(("linear", "finetune", "fewshot")):
+    if program.endswith(("linear", "finetune", "fewshot", "retrieve")):
         missing -= shared
     # Those on images without labels share them likewise.
     if program.endswith(("duplicates", "cluster", "outliers", "map")):

@@ -28,6 +28,7 @@ from moco_tf.evaluation.linear import command as linear
 from moco_tf.evaluation.results import compare as comparison
 from moco_tf.evaluation.results import tables
 from moco_tf.evaluation.results.output import text_table
+from moco_tf.evaluation.retrieval import command as retrieval
 from moco_tf.evaluation.segmentation import command as segment
 from moco_tf.interchange import InterchangeError, load_pretrained
 
@@ -325,6 +326,7 @@ def test_out_that_is_a_file_is_refused_before_any_work(tmp_path, monkeypatch):
         name = "_open" if module is detect else "open_labelled_sets"
         monkeypatch.setattr(module, name, work)
     monkeypatch.setattr(segment, "open_voc_masks", work)
+    monkeypatch.setattr(retrieval, "open_test_set", work)
     monkeypatch.setattr(comparison, "grouped_bars", work)
     monkeypatch.setattr(tables, "_finished", work)
     run = write_run(tmp_path)

@@ -29,14 +29,15 @@ def test_accuracy_is_that_of_the_boundary_between_two_examples():
     angles = np.radians([0, 30, 40, 50, 80])
     queries = np.stack([np.cos(angles), np.sin(angles)], axis=1) * 7
     test = queries, np.array([0, 0, 1, 1, 0])  # three lie on their class's side
-    assert list(accuracies(train, test, 1, 2, 1.0, 0)) == [0.6, 0.6]
+    assert list(accuracies(train, [test], 1, 2, 1.0, 0)) == [[0.6], [0.6]]
 
 
 def test_more_labels_help_and_seeds_repeat():
     random = np.random.default_rng(0)
     labels = np.repeat(np.arange(3), 40)
     features = np.eye(3)[labels] + random.normal(0, 0.8, (120, 3))
-    sets = [(features[half::2], labels[half::2]) for half in (0, 1)]
+    train, test = ((features[half::2], labels[half::2]) for half in (0, 1))
+    sets = train, [test]
     few, many = (list(accuracies(*sets, shots, 30, 1.0, 0)) for shots in (1, 15))
     assert np.mean(many) > np.mean(few) + 0.05
     assert np.std(few) > np.std(many)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import csv
 import os
+import re
 import shutil
+import sys
 
 import numpy as np
 import pytest
@@ -19,7 +21,7 @@ from moco_tf.evaluation import evaluate, nearest_neighbours
 from moco_tf.evaluation.embed.embeddings import Embeddings, Rows
 from moco_tf.evaluation.embed.writing import write_embeddings
 from moco_tf.evaluation.knn import vote
-from moco_tf.evaluation.search import command
+from moco_tf.evaluation.search import approximate, command
 from moco_tf.evaluation.search.nearest import nearest_others
 
 
@@ -92,6 +94,55 @@ def test_an_image_is_no_neighbour_of_itself_even_among_its_copies():
     assert (index[12:] >= 12).all()
     some, _ = nearest_others(embeddings, 5, np.array([3, 19]))
     np.testing.assert_array_equal(some, index[[3, 19]])
+
+
+def test_faiss_finds_nearly_all_that_an_exact_search_finds(monkeypatch, caplog):
+    pytest.importorskip("faiss", reason="the extra faiss is not installed")
+    middles = random_rows(40, 16)
+    rows = np.repeat(middles, 100, axis=0) + 0.7 * random_rows(4000, 16, seed=1)
+    embeddings = Embeddings(range(4000), np.full(4000, -1), rows)
+    exact, _ = nearest_others(embeddings, 10)
+    with caplog.at_level("INFO"):
+        index, cosine = nearest_others(embeddings, 10, index="faiss")
+    assert not (index == np.arange(4000)[:, None]).any()
+    both = [len(set(one) & set(other)) for one, other in zip(index, exact)]
+    assert np.mean(both) / 10 > 0.93
+    found = np.einsum("ijk,ik->ij", unit(rows)[index], unit(rows))
+    np.testing.assert_allclose(cosine, found, atol=1e-5)
+    told = re.search(r"through (\d+) of 102 lists, and finds (\S+) %", caplog.text)
+    assert 8 <= int(told[1]) < 102 and float(told[2]) >= 95
+    # Where the lists hold fewer than asked for, the whole is searched.
+    monkeypatch.setattr(approximate, "_FEWEST", 2)
+    monkeypatch.setattr(approximate, "_SHARE", 0.0)
+    index, _ = nearest_others(embeddings, 900, np.arange(5), index="faiss")
+    assert index.min() >= 0 and all(len(set(row)) == 900 for row in index)
+
+
+def test_faiss_serves_the_commands(run, photos, tmp_path):
+    pytest.importorskip("faiss", reason="the extra faiss is not installed")
+    out = tmp_path / "all.npz"
+    embed(run, photos, f"--out={out}")
+    for name in ("search", "duplicates", "outliers"):  # so few are searched whole
+        found = []
+        for index in ("exact", "faiss"):
+            folder = tmp_path / index
+            words = [name, str(out), f"--index={index}", f"--out={folder}"]
+            evaluate(parse_evaluation(words))
+            numbers = {"cosine", "distance"}  # whose last digit may differ
+            rows = results(folder)
+            found.append([{k: row[k] for k in row.keys() - numbers} for row in rows])
+        assert found[0] == found[1]
+
+
+@pytest.mark.parametrize("name", ["search", "duplicates", "outliers"])
+def test_without_faiss_the_command_that_installs_it_is_told(
+    run, photos, name, monkeypatch
+):
+    monkeypatch.setitem(sys.modules, "faiss", None)
+    words = [name, str(run), str(photos), "--index=faiss"]
+    with pytest.raises(ConfigError, match=r"`pip install faiss-cpu` \(the extra moco"):
+        evaluate(parse_evaluation(words))
+    assert not (run / "report").exists()
 
 
 def test_query_file_finds_what_a_plain_comparison_finds(run, photos, tmp_path, capsys):

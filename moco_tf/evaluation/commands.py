@@ -17,10 +17,11 @@ from moco_tf.evaluation.linear.settings import Linear
 from moco_tf.evaluation.map.settings import Map
 from moco_tf.evaluation.outliers.settings import Outliers
 from moco_tf.evaluation.results.settings import Compare, Tables
+from moco_tf.evaluation.retrieval.settings import Retrieve
 from moco_tf.evaluation.search.settings import Search
 from moco_tf.evaluation.segmentation.settings import Segment
 
-Judging = Union[KNN, Linear, FewShot, Finetune, Detect, Segment]
+Judging = Union[KNN, Linear, FewShot, Retrieve, Finetune, Detect, Segment]
 OnImages = Union[Embed, Search, Duplicates, Cluster, Outliers, Map]
 Settings = Union[Judging, OnImages, Compare, Tables]
 
@@ -29,6 +30,7 @@ PROTOCOLS: dict[str, type[Settings]] = {
     "linear": Linear,
     "finetune": Finetune,
     "fewshot": FewShot,
+    "retrieve": Retrieve,
     "detect": Detect,
     "segment": Segment,
     "compare": Compare,

@@ -30,10 +30,11 @@ from moco_tf.evaluation.images import (
 from moco_tf.evaluation.knn.settings import KNN
 from moco_tf.evaluation.linear.settings import Linear
 from moco_tf.evaluation.results.output import of_images, results_folder
+from moco_tf.evaluation.retrieval.settings import Retrieve
 from moco_tf.evaluation.settings import Extraction, LabelledData
 from moco_tf.interchange import Pretrained
 
-LabelledSettings = Union[KNN, Linear, FewShot, Finetune]
+LabelledSettings = Union[KNN, Linear, FewShot, Finetune, Retrieve]
 
 log = logging.getLogger("moco_tf")
 
@@ -57,11 +58,30 @@ def open_labelled_sets(
         for part, most in zip(asked, (data.max_train, data.max_test))
     )
     check_same_classes(train.source, test.source, "The training set", "the test set")
-    for part, title in ((train, "Training"), (test, "Test")):
-        name = part.facts.get("name", part.facts["source"])
-        images = f"{part.source.num_examples:,}"
-        log.info("%s images: %s of %s %s.", title, images, name, part.facts["split"])
+    told("Training", train)
+    told("Test", test)
     return train, test
+
+
+def open_test_set(
+    data: LabelledData, pretrained: Pretrained, labelled: bool = True
+) -> ImageSet:
+    """Opens the test images alone.
+
+    Raises:
+        ConfigError, DataError: as `open_labelled_sets`.
+    """
+    asked = resolve_labelled(data, pretrained)[1]
+    test = open_images(asked, pretrained, data.max_test, labelled)
+    told("Test", test)
+    return test
+
+
+def told(title: str, images: ImageSet) -> None:
+    """Says in the log what is opened."""
+    name = images.facts.get("name", images.facts["source"])
+    count = f"{images.source.num_examples:,}"
+    log.info("%s images: %s of %s %s.", title, count, name, images.facts["split"])
 
 
 def place_of_results(
@@ -108,19 +128,30 @@ def extract(
         ConfigError: some features are not finite.
         DataError: some images have no label.
     """
+    features = extract_any(labelled, pretrained, settings, precision, title)
+    check_labels(features.labels, title)
+    return features
+
+
+def extract_any(
+    images: ImageSet,
+    pretrained: Pretrained,
+    settings: Extraction,
+    precision: str,
+    title: str,
+) -> Features:
+    """As `extract`, of images that need no labels."""
 
     def run():
-        batches = central_crops(labelled.source, pretrained, settings.batch_size)
+        batches = central_crops(images.source, pretrained, settings.batch_size)
         features = extractor_of(pretrained).extract(batches, title)
         broken = int(np.sum(~np.isfinite(features.features).all(axis=1)))
         require_finite(broken, len(features), precision, title)
         return features
 
-    key = features_key(labelled.facts, pretrained, precision)
+    key = features_key(images.facts, pretrained, precision)
     folder = pretrained.path / "report" / "features"
-    features = cached_features(folder, key, run) if settings.cache else run()
-    check_labels(features.labels, title)
-    return features
+    return cached_features(folder, key, run) if settings.cache else run()
 
 
 def resolve_labelled(data: LabelledData, pretrained: Pretrained) -> list[Data]:

@@ -19,6 +19,7 @@ COMMANDS = {
     "knn": "knn.command",
     "linear": "linear.command",
     "fewshot": "fewshot.command",
+    "retrieve": "retrieval.command",
     "finetune": "finetune.command",
     "detect": "detection.command",
     "segment": "segmentation.command",

@@ -19,12 +19,16 @@ class LabelledData:
             images).
         name: TFDS name such as cifar10 or imagenet2012 (null: the run's).
         data_dir: Root of the prepared TFDS sets, or for source folder the folder of
-            images itself, a text or CSV file that names them, or several of these
-            (null: the run's).
+            images itself, a text or CSV file that names them, what moco-tf pack wrote,
+            or several of these (null: the run's).
         manual_dir: Where TFDS finds archives that you must fetch yourself (null: the
             run's).
         train_split: Labelled split to learn from (null: the run's, or train).
         test_split: Labelled split to report on (null: the run's, or test).
+        also_test: Further sets to report on, of the same classes: tfds:NAME, a folder
+            or what else data_dir takes, or several, such as [tfds:cifar10_1,PHOTOS]; of
+            each its split test, or all of a folder without splits, unless @SPLIT
+            follows it.
         max_train: Use at most so many training images, spread evenly (null: all).
         max_test: Use at most so many test images, spread evenly (null: all).
         max_unreadable: Share of unreadable images above which to stop.
@@ -36,6 +40,7 @@ class LabelledData:
     manual_dir: Optional[str] = None
     train_split: Optional[str] = None
     test_split: Optional[str] = None
+    also_test: Places = None
     max_train: Optional[int] = limited(None, at_least(1))
     max_test: Optional[int] = limited(None, at_least(1))
     max_unreadable: float = limited(0.01, between(0, 1))
@@ -50,8 +55,8 @@ class AnyData:
             the images that the run was trained on).
         name: TFDS name such as cifar10 or imagenet2012 (null: the run's).
         data_dir: Root of the prepared TFDS sets, or for source folder the folder of
-            images itself, a text or CSV file that names them, or several of these
-            (null: the run's).
+            images itself, a text or CSV file that names them, what moco-tf pack wrote,
+            or several of these (null: the run's).
         manual_dir: Where TFDS finds archives that you must fetch yourself (null: the
             run's).
         split: Which part of them (null: the run's, or train).

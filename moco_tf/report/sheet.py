@@ -60,7 +60,8 @@ def draw_sheet(
     step = _ROW + _LINE * lines
     first = 0.6 if heads or below else 0.4
     # One pair of axes in inches: a hundred of their own would take seconds.
-    width = max(_STEP * (columns + gap + 0.05) + 0.2, 0.4 + 0.075 * len(title))
+    words = 0.4 + 0.075 * len(title) + (2.35 if legend is not None else 0.0)
+    width = max(_STEP * (columns + gap + 0.05) + 0.2, words)
     height = step * len(rows) + first + 0.05
     figure = Figure(figsize=(width, height), facecolor="white")
     axes = figure.add_axes((0, 0, 1, 1))

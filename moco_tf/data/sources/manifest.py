@@ -77,6 +77,11 @@ def read_manifest(path: pathlib.Path, split: str | None) -> Listing:
     )
 
 
+def is_divided(path: pathlib.Path) -> bool:
+    """Whether a manifest says of its images which split they are of."""
+    return any(row["split"] for row in _rows(path))
+
+
 def _rows(path):
     """The lines as dicts of all columns, "" where a cell is not there."""
     if is_remote(path):

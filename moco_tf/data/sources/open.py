@@ -40,7 +40,7 @@ def open_source(
             synthetic.
         name: TFDS name; only for tfds.
         data_dir: root of the prepared TFDS sets, or of folder the folder of images, a
-            manifest that names them, or several of these.
+            manifest that names them, a packed set, or several of these.
         manual_dir: where TFDS finds archives that the user fetched.
         labelled: whether labels are needed, so that it is an error to have none.
         channels: what the images will be decoded to.
@@ -72,7 +72,8 @@ def open_source(
         if data_dir is not None and not isinstance(data_dir, (str, os.PathLike)):
             raise DataError(
                 f"data_dir={data_dir} are several folders; name the one that holds the "
-                "prepared TFDS sets."
+                "prepared TFDS sets, or use source=folder, which takes the folders of "
+                "several sets."
             )
         source = open_tfds(
             name,
@@ -82,9 +83,9 @@ def open_source(
             value_range=value_range if pixels is None else pixels.value_range,
         )
     elif kind == "folder":
-        from moco_tf.data.sources.folder import open_folder
+        from moco_tf.data.sources.joined import open_places
 
-        source = open_folder(
+        source = open_places(
             data_dir,
             split,
             channels=channels,

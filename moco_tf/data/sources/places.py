@@ -16,7 +16,7 @@ from moco_tf.data.sources.listing import (
     list_images,
     listed,
 )
-from moco_tf.data.sources.manifest import read_manifest
+from moco_tf.data.sources.manifest import is_divided, read_manifest
 from moco_tf.data.sources.source import DataError
 from moco_tf.paths import each_place, is_remote, to_path
 
@@ -36,6 +36,27 @@ def find_images(data_dir: str | Sequence[str] | None, split: str) -> Listing:
         raise DataError("data_dir is missing for source folder; name the folder.")
     parts = [_of_one(place, split) for place in places]
     return parts[0] if len(parts) == 1 else _joined(parts)
+
+
+def is_packed(place: str) -> bool:
+    """Whether a place is a set of TFDS, such as `moco-tf pack` writes."""
+    path = to_path(place)
+    if is_remote(path) or not path.is_dir():
+        return False
+    return any(path.glob("*/dataset_info.json"))  # in a folder for each version
+
+
+def test_split(place: str) -> str:
+    """The split to test on: "test", or "train" of a place that has no splits."""
+    path = to_path(place)
+    if is_packed(place):
+        return "test"
+    if path.is_file():
+        return "test" if is_divided(path) else "train"
+    try:
+        return "train" if find_root(place, "train") == path else "test"
+    except DataError:  # no such folder, or one of other splits, which opening it tells
+        return "test"
 
 
 def _of_one(place, split):
@@ -87,6 +108,11 @@ def places_fingerprint(data_dir: str | Sequence[str]) -> str:
             images = read_manifest(path, None).digest(with_times=True)
             text = hashlib.sha256(path.read_bytes()).hexdigest()
             digests.append(f"{images}{text}")
+        elif is_packed(place):
+            from moco_tf.data.sources.tfds import copy_facts  # it takes seconds
+
+            facts = copy_facts(path.name, str(path.absolute().parent))
+            digests.append(hashlib.sha256(repr(facts).encode()).hexdigest())
         else:
             digests.append(fingerprint(path))
     if len(digests) == 1:

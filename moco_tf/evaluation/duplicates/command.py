@@ -14,6 +14,7 @@ from moco_tf.evaluation.duplicates.settings import Duplicates
 from moco_tf.evaluation.duplicates.threshold import FAR, Standing, choose
 from moco_tf.evaluation.embed.collection import Collection, conclude, open_collection
 from moco_tf.evaluation.given import Given
+from moco_tf.evaluation.search.approximate import require_index
 from moco_tf.evaluation.search.nearest import nearest_others
 from moco_tf.interchange import Pretrained
 from moco_tf.report.sheet import Tile, draw_sheet, short_name
@@ -49,9 +50,10 @@ def run(settings: Duplicates, given: Given, pretrained: Pretrained | None) -> di
         What results.json holds.
 
     Raises:
-        ConfigError: nowhere to write.
+        ConfigError: no faiss where it is asked for, or nowhere to write.
         DataError: images or files cannot be had, or there is but one image.
     """
+    require_index(settings.index)
     collection = open_collection("duplicates", settings, given, pretrained)
     count = len(collection)
     if count < 2:
@@ -59,7 +61,11 @@ def run(settings: Duplicates, given: Given, pretrained: Pretrained | None) -> di
     files = collection.pictures.files()
     number = exact_copies(files)
     near, cosine = nearest_others(
-        collection.embeddings, min(FAR, count - 1), progress="comparing images"
+        collection.embeddings,
+        min(FAR, count - 1),
+        None,
+        "comparing images",
+        settings.index,
     )
     one = np.repeat(np.arange(count), near.shape[1])
     other, alike = near.ravel(), cosine.ravel()

@@ -18,6 +18,8 @@ class Duplicates:
     Attributes:
         threshold: Cosine from which two images are near-duplicates (null: chosen from
             how far images lie from their neighbours, and explained).
+        index: exact, or faiss, which is many times as fast among a million images and
+            may miss a few (needs the extra faiss).
         shown: Groups in the picture; results.csv has all.
         precision: float32, mixed_bfloat16 or mixed_float16, in the encoder.
         out: Folder for the results (null: report/duplicates beside the weights, or
@@ -28,6 +30,7 @@ class Duplicates:
     """
 
     threshold: Optional[float] = limited(None, between(0, 1))
+    index: Literal["exact", "faiss"] = "exact"
     shown: int = limited(12, between(1, 50))
     precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] = "float32"
     out: Optional[str] = None

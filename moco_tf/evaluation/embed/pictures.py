@@ -75,19 +75,10 @@ class Pictures:
                     ids.setdefault(number, []).append(row)
             if not ids:
                 continue
-            few = subset(source, np.array(sorted(ids)))
-            batches = labelled_batches(
-                few,
-                batch_size=64,
-                image_size=side,
-                resize=side,
-                channels=about.get("channels", 3),
-            )
-            images = (image for batch in batches for image in batch["image"].numpy())
-            value_range = few.pixels.value_range
-            for number, image in zip(sorted(ids), images):
+            images = thumbnails(source, ids, about.get("channels", 3), side)
+            for number, image in images.items():
                 for row in ids[number]:
-                    found[row] = for_the_eye(image, value_range)
+                    found[row] = image
         return found
 
     def files(self) -> list[tuple[pathlib.Path, int] | None]:
@@ -132,6 +123,30 @@ class Pictures:
                 )
             self._opened[key] = source, names
         return self._opened[key]
+
+
+def thumbnails(
+    source: Source, ids: Iterable[int], channels: int = 3, side: int = _SIDE
+) -> dict[int, np.ndarray]:
+    """Central squares of some images of a source, for the eye.
+
+    Args:
+        source: the images.
+        ids: of which of them; at least one.
+        channels: of the images.
+        side: in pixels.
+
+    Returns:
+        id -> uint8 (side, side, C).
+    """
+    wanted = sorted({int(number) for number in ids})
+    few = subset(source, np.array(wanted))
+    batches = labelled_batches(
+        few, batch_size=64, image_size=side, resize=side, channels=channels
+    )
+    images = (image for batch in batches for image in batch["image"].numpy())
+    value_range = few.pixels.value_range
+    return {n: for_the_eye(image, value_range) for n, image in zip(wanted, images)}
 
 
 def _pixels(about):

@@ -6,7 +6,7 @@ classes at once rather than five of them.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from sklearn.linear_model import LogisticRegression
@@ -33,28 +33,29 @@ def draw(labels: np.ndarray, shots: int, random: np.random.Generator) -> np.ndar
 
 def accuracies(
     train: tuple[np.ndarray, np.ndarray],
-    test: tuple[np.ndarray, np.ndarray],
+    tests: Sequence[tuple[np.ndarray, np.ndarray]],
     shots: int,
     draws: int,
     inverse_penalty: float,
     seed: int,
-) -> Iterator[float]:
-    """Top-1 accuracy on the test set, a draw of training examples after the other.
+) -> Iterator[list[float]]:
+    """Top-1 accuracy on each test set, a draw of training examples after the other.
 
     Args:
         train: float (examples, dim) and int (examples,), each class `shots` times.
-        test: the same of the test set.
+        tests: the same of each test set.
         shots: examples of each class.
         draws: how many accuracies.
         inverse_penalty: C of scikit-learn's logistic regression.
         seed: of the draws; those of other `shots` are independent.
     """
-    features, queries = _unit(train[0]), _unit(test[0])
+    features = _unit(train[0])
+    asked = [(_unit(rows), labels) for rows, labels in tests]
     for number in range(draws):
         rows = draw(train[1], shots, np.random.default_rng([seed, shots, number]))
         classifier = LogisticRegression(C=inverse_penalty, max_iter=_ITERATIONS)
         classifier.fit(features[rows], train[1][rows])
-        yield float(classifier.score(queries, test[1]))
+        yield [float(classifier.score(*each)) for each in asked]
 
 
 def _unit(rows):

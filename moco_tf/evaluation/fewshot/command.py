@@ -9,16 +9,18 @@ from moco_tf.config import ConfigError
 from moco_tf.evaluation.chance import explain_chance
 from moco_tf.evaluation.fewshot.accuracy import accuracies
 from moco_tf.evaluation.fewshot.settings import FewShot
-from moco_tf.evaluation.labelled_sets import (
-    extract,
-    open_labelled_sets,
-    place_of_results,
-)
+from moco_tf.evaluation.labelled_sets import open_labelled_sets, place_of_results
 from moco_tf.evaluation.results.output import (
     Outcome,
     conclude,
     mean_and_spread,
     text_table,
+)
+from moco_tf.evaluation.test_sets import (
+    extract_all,
+    facts_of,
+    open_test_sets,
+    rows_of,
 )
 from moco_tf.interchange import Pretrained
 from moco_tf.log import watched
@@ -41,23 +43,26 @@ def run(settings: FewShot, pretrained: Pretrained) -> dict:
     """
     folder, images = place_of_results("fewshot", settings, pretrained)
     train_set, test_set = open_labelled_sets(settings.data, pretrained)
-    train, test = (
-        extract(part, pretrained, settings.features, settings.precision, title)
-        for part, title in ((train_set, "training"), (test_set, "test"))
-    )
+    tests = open_test_sets(settings.data, pretrained, test_set, train_set.source)
+    train, *scored = extract_all(train_set, tests, settings, pretrained)
+    test = scored[0]
     names = train_set.source.class_names
     _require_enough(train.labels, names, settings.shots)
-    found = {}
+    found: dict[int, list[float]] = {}
+    of_tests: list[dict[str, float]] = [{} for _ in scored]
     for shots in settings.shots:
         drawn = accuracies(
             (train.features, train.labels),
-            (test.features, test.labels),
+            [(each.features, each.labels) for each in scored],
             shots,
             settings.draws,
             settings.inverse_penalty,
             settings.seed,
         )
-        found[shots] = list(watched(drawn, f"{shots} a class", settings.draws))
+        draws = list(watched(drawn, f"{shots} a class", settings.draws))
+        found[shots] = [of_sets[0] for of_sets in draws]
+        for figures, shares in zip(of_tests, zip(*draws)):
+            figures[f"{shots} a class"] = float(np.mean(shares))
     most = max(settings.shots)
     warning = explain_chance(
         float(np.mean(found[most])),
@@ -67,11 +72,8 @@ def run(settings: FewShot, pretrained: Pretrained) -> dict:
         features=test.features,
     )
     outcome = Outcome(
-        figures={f"{shots} a class": float(np.mean(v)) for shots, v in found.items()},
-        facts={
-            "data_set": images,
-            "data": {"train": train_set.facts, "test": test_set.facts},
-        },
+        figures=of_tests[0],
+        facts={"data_set": images, "data": facts_of(train_set, tests)},
         rows=[
             {"shots": shots, "draw": number, "top1": value}
             for shots, values in found.items()
@@ -83,6 +85,7 @@ def run(settings: FewShot, pretrained: Pretrained) -> dict:
             [["linear", *(mean_and_spread(values) for values in found.values())]],
         ),
         warning=warning,
+        tests=rows_of(tests, of_tests),
     )
     return conclude("fewshot", outcome, folder, settings, pretrained)
 

@@ -28,6 +28,7 @@ from moco_tf.evaluation.results.output import (
     text_table,
 )
 from moco_tf.evaluation.results.pictures import curves, grouped_bars
+from moco_tf.evaluation.test_sets import facts_of, open_test_sets, rows_of
 from moco_tf.interchange import Pretrained, export_saved_model
 from moco_tf.interchange.staging import check_replaceable
 from moco_tf.paths import to_path
@@ -71,11 +72,15 @@ def run(settings: Finetune, pretrained: Pretrained) -> dict:
         f"use a multiple of {replicas}.",
     )
     train_set, test_set = open_labelled_sets(settings.data, pretrained)
+    sets = open_test_sets(settings.data, pretrained, test_set, train_set.source)
     source = require_labels(train_set.source, "training")
     source = balanced_subset(source, settings.fraction, settings.seed)
     log.info("Fine-tuning on %s images.", f"{source.num_examples:,}")
-    test = require_labels(test_set.source, "test")
-    trial = Trial(settings, pretrained, source, test)
+    titles = ["test", *list(sets)[1:]]
+    tests = [
+        require_labels(one.source, title) for title, one in zip(titles, sets.values())
+    ]
+    trial = Trial(settings, pretrained, source, tests)
     arms = [trial.run("pretrained")]
     if settings.control:
         arms.append(trial.run("from scratch"))
@@ -83,21 +88,24 @@ def run(settings: Finetune, pretrained: Pretrained) -> dict:
         data = train_set.facts.get("name", train_set.facts["source"])
         facts = {"recipe": name, "data": data, "images": source.num_examples}
         _save(trial.encoders, settings, pretrained, facts)
-    figures = {"top1": arms[0].top1, "top5": arms[0].top5}
+    figures = [{"top1": arms[0].top1, "top5": arms[0].top5}, *arms[0].others]
     if settings.control:
-        figures["from scratch top1"] = arms[1].top1
+        figures[0]["from scratch top1"] = arms[1].top1
+        for of_set, other in zip(figures[1:], arms[1].others):
+            of_set["from scratch top1"] = other["top1"]
     outcome = Outcome(
-        figures=figures,
+        figures=figures[0],
         facts={
             "images": source.num_examples,
             "data_set": images,
             "arms": [vars(arm) for arm in arms],
-            "data": {"train": train_set.facts, "test": test_set.facts},
+            "data": facts_of(train_set, sets),
         },
         rows=[row for arm in arms for row in arm.rows()],
         pictures=_pictures(arms),
         table=_table(f"{name}, {source.num_examples:,} images", arms),
-        warning=_explain_chance(arms, test),
+        warning=_explain_chance(arms, tests[0]),
+        tests=rows_of(sets, figures),
     )
     return conclude(name, outcome, folder, settings, pretrained)
 

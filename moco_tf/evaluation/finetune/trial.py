@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import logging
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from tensorflow import keras
@@ -41,6 +41,7 @@ class Arm:
         top5: the same.
         history: of the winner's training, by epoch.
         candidates: what each of the grid came to, if there are several.
+        others: "top1" and "top5" on each further test set.
     """
 
     start: str
@@ -50,6 +51,7 @@ class Arm:
     top5: float
     history: dict[str, list[float]]
     candidates: list[dict]
+    others: list[dict[str, float]]
 
     def rows(self) -> Iterator[dict]:
         """Rows of results.csv: the candidates, then the winner."""
@@ -74,7 +76,8 @@ class Trial:
         settings: the recipe and the candidates.
         pretrained: the encoder, which is copied.
         source: labelled images to learn from.
-        test: labelled images, which only winners see.
+        tests: several sets of labelled images, the test set first, which only winners
+            see.
 
     Attributes:
         encoders: start -> the winner's encoder, where they are to be saved.
@@ -84,10 +87,14 @@ class Trial:
     """
 
     def __init__(
-        self, settings: Finetune, pretrained: Pretrained, source: Source, test: Source
+        self,
+        settings: Finetune,
+        pretrained: Pretrained,
+        source: Source,
+        tests: Sequence[Source],
     ):
         self.settings, self.pretrained = settings, pretrained
-        self.source, self.test = source, test
+        self.source, self.tests = source, tests
         self.encoders: dict[str, keras.Model] = {}
         self.normalise = Normalize(
             pretrained.mean, pretrained.std, pretrained.pixels.value_range
@@ -117,11 +124,11 @@ class Trial:
                 f"{start}: learning_rates={rate:g} is too high for this data; try "
                 f"--learning_rates=[{rate / 10:g}]."
             )
-        score = self._score(model, self.test, "test")
+        score, *others = [self._score(model, test, "test") for test in self.tests]
         if self.settings.save:
             self.encoders[start] = encoder_of(model)
         return Arm(start, rate, multiplier, **score, history=history,
-                    candidates=candidates)  # fmt: skip
+                    candidates=candidates, others=others)  # fmt: skip
 
     def _candidate(self, start, rate, multiplier):
         kept, held = self.parts

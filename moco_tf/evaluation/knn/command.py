@@ -9,13 +9,15 @@ import numpy as np
 from moco_tf.config import ConfigError
 from moco_tf.evaluation.chance import explain_chance
 from moco_tf.evaluation.knn.settings import KNN
-from moco_tf.evaluation.knn.vote import knn_predict_all
-from moco_tf.evaluation.labelled_sets import (
-    extract,
-    open_labelled_sets,
-    place_of_results,
-)
+from moco_tf.evaluation.knn.vote import knn_predict, knn_predict_all
+from moco_tf.evaluation.labelled_sets import open_labelled_sets, place_of_results
 from moco_tf.evaluation.results.output import Outcome, conclude, percent, text_table
+from moco_tf.evaluation.test_sets import (
+    extract_all,
+    facts_of,
+    open_test_sets,
+    rows_of,
+)
 from moco_tf.interchange import Pretrained
 from moco_tf.report import confusion_matrix
 
@@ -44,10 +46,8 @@ def run(settings: KNN, pretrained: Pretrained) -> dict:
             f"k={max(settings.k)} is more than the {count} training images; use "
             f"--k=[{min(count, 10)}] or other numbers up to {count}."
         )
-    train, test = (
-        extract(part, pretrained, settings.features, settings.precision, title)
-        for part, title in ((train_set, "training"), (test_set, "test"))
-    )
+    tests = open_test_sets(settings.data, pretrained, test_set, train_set.source)
+    train, test, *others = extract_all(train_set, tests, settings, pretrained)
     temperatures = (*settings.temperature, math.inf)
     predicted = knn_predict_all(
         train.features,
@@ -68,6 +68,16 @@ def run(settings: KNN, pretrained: Pretrained) -> dict:
     confusion = np.zeros((len(names), len(names)), np.int64)
     np.add.at(confusion, (test.labels, predicted[0, shown]), 1)
     headline = float(top1[0, shown])
+    shares = [headline]
+    for other in others:
+        voted = knn_predict(
+            train.features,
+            train.labels,
+            other.features,
+            settings.k[shown],
+            temperatures[0],
+        )
+        shares.append(float(np.mean(voted == other.labels)))
     vote = f"k {settings.k[shown]}, {_describe(temperatures[0])}"
     warning = explain_chance(
         headline,
@@ -89,12 +99,13 @@ def run(settings: KNN, pretrained: Pretrained) -> dict:
             "per_class": _per_class(confusion, names),
             "confusion": confusion.tolist(),
             "data_set": images,
-            "data": {"train": train_set.facts, "test": test_set.facts},
+            "data": facts_of(train_set, tests),
         },
         rows=rows,
         pictures={"confusion": confusion_matrix(confusion, names, title)},
         table=text_table(["kNN top-1", *(f"k {k}" for k in settings.k)], table),
         warning=warning,
+        tests=rows_of(tests, [{"top1": share} for share in shares]),
     )
     return conclude("knn", outcome, folder, settings, pretrained)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 
 import numpy as np
@@ -19,8 +20,12 @@ from moco_tf.report import heat_map
 
 
 def sweep(
-    settings: Linear, pretrained: Pretrained, train_set: ImageSet, test: Features
-) -> Outcome:
+    settings: Linear,
+    pretrained: Pretrained,
+    train_set: ImageSet,
+    test: Features,
+    others: Sequence[Features] = (),
+) -> tuple[Outcome, list[dict[str, float]]]:
     """Tries rates and penalties on features of the central crops.
 
     Args:
@@ -28,6 +33,10 @@ def sweep(
         pretrained: the encoder.
         train_set: the images to learn from, a part of which chooses.
         test: features of the central crops of the test images, which choose nothing.
+        others: the same of further test sets.
+
+    Returns:
+        What was found, and the figures on each of the further test sets.
 
     Raises:
         DataError: too few images or classes.
@@ -48,6 +57,7 @@ def sweep(
             lbfgs=candidates.lbfgs,
             seed=settings.seed,
             progress=True,
+            others=others,
         )
     except ValueError as error:  # too few images or classes
         raise DataError(str(error)) from error
@@ -69,14 +79,21 @@ def sweep(
         ("learning rate", "weight decay"),
     )
     finished = [candidate for candidate in tried if candidate.top1 is not None]
-    return Outcome(
+    outcome = Outcome(
         figures={"top1": best.top1, "top5": best.top5},
-        facts={"chosen": asdict(best)},
-        rows=[asdict(candidate) for candidate in tried],
+        facts={"chosen": _row(best)},
+        rows=[_row(candidate) for candidate in tried],
         pictures={"sweep": picture},
         table=_table(finished, best),
         warning=warning,
     )
+    return outcome, [{"top1": top1, "top5": top5} for top1, top5 in best.others]
+
+
+def _row(candidate):
+    row = asdict(candidate)
+    del row["others"]
+    return row
 
 
 def _table(candidates, best):

@@ -28,6 +28,7 @@ class Candidate:
         top1: on the test images, after training on all training images; None where
             the candidate was not its solver's best.
         top5: as top1.
+        others: top1 and top5 on each further test set; () where top1 is None.
     """
 
     solver: str
@@ -36,6 +37,7 @@ class Candidate:
     held_out: float = 0.0
     top1: float | None = None
     top5: float | None = None
+    others: tuple[tuple[float, float], ...] = ()
 
 
 def linear_sweep(
@@ -50,6 +52,7 @@ def linear_sweep(
     lbfgs: bool = True,
     seed: int = 0,
     progress: bool = False,
+    others: Sequence[Features] = (),
 ) -> tuple[list[Candidate], Candidate]:
     """Fits every rate with every penalty; the held-out images choose.
 
@@ -69,6 +72,7 @@ def linear_sweep(
         lbfgs: also fit scikit-learn's `LogisticRegression` with each penalty.
         seed: decides the held-out images and the order of batches.
         progress: show progress bars on a terminal.
+        others: further test sets, which each solver's best is scored on as well.
 
     Returns:
         All candidates, and the one that the held-out images prefer.
@@ -78,9 +82,13 @@ def linear_sweep(
             few images to hold any out.
     """
     labels = checked_labels(train.labels, train.features, "train", "linear sweep")
-    test_labels = checked_labels(test.labels, test.features, "test", "linear sweep")
+    tests = (test, *others)
+    test_labels = [
+        checked_labels(each.labels, each.features, "test", "linear sweep")
+        for each in tests
+    ]
     count = int(held_out * len(labels))
-    num_classes = 1 + int(max(labels.max(), test_labels.max()))
+    num_classes = 1 + max(int(each.max()) for each in (labels, *test_labels))
     order = np.random.default_rng(seed).permutation(len(labels))
     held, kept = np.split(order, [count])
     if not count or len(np.unique(labels[kept])) < 2:
@@ -89,9 +97,12 @@ def linear_sweep(
             f"be split with held_out={held_out}; the sweep needs at least two classes "
             "to learn and one image to choose by."
         )
-    rows, queries = standardise(train.features, test.features)
+    queries = np.concatenate([each.features for each in tests])
+    rows, queries = standardise(train.features, queries)
     learn, choose = (rows[kept], labels[kept]), (rows[held], labels[held])
-    whole, score = (rows, labels), (queries, test_labels)
+    whole = rows, labels
+    ends = np.cumsum([len(each) for each in test_labels])[:-1]
+    scored = list(zip(np.split(queries, ends), test_labels))
     schedule = dict(epochs=epochs, batch_size=batch_size, seed=seed)
     tried = [
         Candidate("sgd", decay, rate)
@@ -107,28 +118,31 @@ def linear_sweep(
     title = "best of the sweep" if progress else None
     best = max(tried, key=lambda candidate: candidate.held_out)
     fitted = _sgd(whole, [best], num_classes, **schedule, progress=title)
-    _score_test(tried, best, fitted, score)
+    _score_tests(tried, best, fitted, scored)
     if lbfgs:
         tried += _lbfgs_candidates(
-            learn, choose, whole, score, weight_decays, num_classes, progress
+            learn, choose, whole, scored, weight_decays, num_classes, progress
         )
     finished = [candidate for candidate in tried if candidate.top1 is not None]
     return tried, max(finished, key=lambda candidate: candidate.held_out)
 
 
-def _score_test(tried, best, fitted, score):
-    ((top1, top5),) = _accuracies(fitted, score)
-    tried[tried.index(best)] = replace(best, top1=top1, top5=top5)
+def _score_tests(tried, best, fitted, scored):
+    (top1, top5), *others = (_accuracies(fitted, each)[0] for each in scored)
+    tried[tried.index(best)] = replace(
+        best, top1=top1, top5=top5, others=tuple(map(tuple, others))
+    )
 
 
-def _lbfgs_candidates(learn, choose, whole, score, decays, num_classes, progress):
+def _lbfgs_candidates(learn, choose, whole, scored, decays, num_classes, progress):
     candidates = []
     for decay in watched(decays, "L-BFGS" if progress else None):
         fitted = _lbfgs(learn, decay, num_classes)
         ((top1, _),) = _accuracies(fitted, choose)
         candidates.append(Candidate("lbfgs", decay, held_out=top1))
     best = max(candidates, key=lambda candidate: candidate.held_out)
-    _score_test(candidates, best, _lbfgs(whole, best.weight_decay, num_classes), score)
+    fitted = _lbfgs(whole, best.weight_decay, num_classes)
+    _score_tests(candidates, best, fitted, scored)
     return candidates
 
 

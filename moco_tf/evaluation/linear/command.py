@@ -13,6 +13,7 @@ from moco_tf.evaluation.linear.cached import sweep
 from moco_tf.evaluation.linear.on_crops import train
 from moco_tf.evaluation.linear.settings import Linear
 from moco_tf.evaluation.results.output import conclude
+from moco_tf.evaluation.test_sets import facts_of, open_test_sets, rows_of
 from moco_tf.interchange import Pretrained
 
 
@@ -33,10 +34,15 @@ def run(settings: Linear, pretrained: Pretrained) -> dict:
     name = f"linear_{settings.protocol}"
     folder, images = place_of_results(name, settings, pretrained)
     train_set, test_set = open_labelled_sets(settings.data, pretrained)
-    test = extract(test_set, pretrained, settings.features, settings.precision, "test")
+    tests = open_test_sets(settings.data, pretrained, test_set, train_set.source)
+    test, *others = [
+        extract(one, pretrained, settings.features, settings.precision, title)
+        for title, one in zip(["test", *list(tests)[1:]], tests.values())
+    ]
     learn = sweep if settings.protocol == "cached" else train
-    outcome = learn(settings, pretrained, train_set, test)
-    data = {"train": train_set.facts, "test": test_set.facts}
+    outcome, of_others = learn(settings, pretrained, train_set, test, others)
+    data = facts_of(train_set, tests)
     facts = {**outcome.facts, "data_set": images, "data": data}
-    outcome = replace(outcome, facts=facts)
+    rows = rows_of(tests, [outcome.figures, *of_others])
+    outcome = replace(outcome, facts=facts, tests=rows)
     return conclude(name, outcome, folder, settings, pretrained)

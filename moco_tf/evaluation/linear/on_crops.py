@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 import tensorflow as tf
@@ -82,8 +83,12 @@ class _Score(keras.callbacks.Callback):
 
 
 def train(
-    settings: Linear, pretrained: Pretrained, train_set: ImageSet, test: Features
-) -> Outcome:
+    settings: Linear,
+    pretrained: Pretrained,
+    train_set: ImageSet,
+    test: Features,
+    others: Sequence[Features] = (),
+) -> tuple[Outcome, list[dict[str, float]]]:
     """Trains the classifier on random crops of the training images.
 
     Args:
@@ -91,6 +96,10 @@ def train(
         pretrained: the encoder; it is checked to be the same afterwards.
         train_set: the images to learn from.
         test: features of the central crops of the test images.
+        others: the same of further test sets, scored after the last epoch.
+
+    Returns:
+        What was found, and the figures on each of the further test sets.
 
     Raises:
         ConfigError: the training diverged.
@@ -148,7 +157,8 @@ def train(
         [f"linear, {settings.protocol}", "top-1", "top-5", "loss"],
         [["test", *_cells(last, "test_")], ["training (crops)", *_cells(last, "")]],
     )
-    return Outcome(
+    of_others = [model.score(other) for other in others]
+    outcome = Outcome(
         figures={"top1": last["test_top1"], "top5": last["test_top5"]},
         facts={
             "recipe": asdict(recipe),
@@ -161,6 +171,8 @@ def train(
         table=table,
         warning=warning,
     )
+    names = ("top1", "top5")
+    return outcome, [{name: score[name] for name in names} for score in of_others]
 
 
 def cause_of_chance(recipe: Recipe, last: dict, num_classes: int) -> str:

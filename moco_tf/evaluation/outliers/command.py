@@ -9,6 +9,7 @@ from moco_tf.evaluation.embed.collection import conclude, open_collection
 from moco_tf.evaluation.given import Given
 from moco_tf.evaluation.outliers.settings import Outliers
 from moco_tf.evaluation.results.output import text_table
+from moco_tf.evaluation.search.approximate import require_index
 from moco_tf.evaluation.search.nearest import nearest_others
 from moco_tf.interchange import Pretrained
 from moco_tf.report.sheet import Tile, draw_sheet, short_name
@@ -28,9 +29,11 @@ def run(settings: Outliers, given: Given, pretrained: Pretrained | None) -> dict
         What results.json holds.
 
     Raises:
-        ConfigError: fewer images than neighbours, or nowhere to write.
+        ConfigError: fewer images than neighbours, no faiss where it is asked for, or
+            nowhere to write.
         DataError: images or files cannot be had.
     """
+    require_index(settings.index)
     collection = open_collection("outliers", settings, given, pretrained)
     if settings.k >= len(collection):
         raise ConfigError(
@@ -38,7 +41,7 @@ def run(settings: Outliers, given: Given, pretrained: Pretrained | None) -> dict
             "image has here; use a smaller --k."
         )
     index, cosine = nearest_others(
-        collection.embeddings, settings.k, progress="comparing images"
+        collection.embeddings, settings.k, None, "comparing images", settings.index
     )
     distance = 1 - cosine.mean(axis=1, dtype=np.float64)
     order = np.argsort(-distance, kind="stable")

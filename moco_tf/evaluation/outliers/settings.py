@@ -17,6 +17,8 @@ class Outliers:
 
     Attributes:
         k: Neighbours whose mean distance (1 - cosine) an image is ranked by.
+        index: exact, or faiss, which is many times as fast among a million images and
+            may miss a few (needs the extra faiss).
         shown: Images in the picture and in the terminal; results.csv ranks all.
         precision: float32, mixed_bfloat16 or mixed_float16, in the encoder.
         out: Folder for the results (null: report/outliers beside the weights, or
@@ -27,6 +29,7 @@ class Outliers:
     """
 
     k: int = limited(10, at_least(1))
+    index: Literal["exact", "faiss"] = "exact"
     shown: int = limited(24, between(1, 200))
     precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] = "float32"
     out: Optional[str] = None

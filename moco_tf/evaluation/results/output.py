@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import errno
+import io
 import json
 import os
 import pathlib
@@ -13,7 +14,7 @@ import shutil
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -104,6 +105,8 @@ class Outcome:
         pictures: name of a PNG without suffix -> picture.
         table: what the terminal shows.
         warning: a sentence where the figures should not be taken at face value.
+        tests: a row for each test set, where there are several: "test_set", "images"
+            and shares by name.
     """
 
     figures: Mapping[str, float]
@@ -112,6 +115,7 @@ class Outcome:
     pictures: Mapping[str, Figure]
     table: str
     warning: str | None = None
+    tests: Sequence[Mapping[str, Any]] = ()
 
 
 def conclude(
@@ -138,6 +142,7 @@ def conclude(
         "figures": outcome.figures,
         "warning": outcome.warning,
         **outcome.facts,
+        **({"tests": list(outcome.tests)} if outcome.tests else {}),
         "encoder": {
             **pretrained.provenance,
             "weights": pretrained.digest,
@@ -145,12 +150,32 @@ def conclude(
         },
         "settings": plain(dataclasses.asdict(settings)),
     }
-    write_results(folder, document, outcome.rows, outcome.pictures)
+    texts = {"tests.csv": _csv_text(outcome.tests)} if outcome.tests else {}
+    write_results(folder, document, outcome.rows, outcome.pictures, texts)
     say(f"\n{outcome.table}")
+    if outcome.tests:
+        say(f"\n{_table_of_tests(outcome.tests)}")
     if outcome.warning:
         say(f"\n{outcome.warning}")
     print(f"\nWritten to {folder}.")
     return document
+
+
+def _csv_text(rows):
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(rows[0]))
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def _table_of_tests(rows):
+    names = [name for name in rows[0] if name not in ("test_set", "images")]
+    cells = [
+        [row["test_set"], f"{row['images']:,}", *(percent(row[name]) for name in names)]
+        for row in rows
+    ]
+    return text_table(["test set", "images", *names], cells)
 
 
 def write_results(
@@ -187,7 +212,8 @@ def write_results(
             writer.writerows([first] if first else [])
             writer.writerows(rows)
         for name, held in (texts or {}).items():
-            (staging / name).write_text(held, encoding="utf-8")
+            # As it is: a CSV file's lines end as csv writes them.
+            (staging / name).write_bytes(held.encode())
         text = json.dumps(document, indent=2, default=str) + "\n"
         (staging / "results.json").write_text(text)
         folder.mkdir(exist_ok=True)

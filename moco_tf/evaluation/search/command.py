@@ -13,9 +13,9 @@ from moco_tf.evaluation.embed.collection import Collection, conclude, open_colle
 from moco_tf.evaluation.given import Given
 from moco_tf.evaluation.images import central_crops, extractor_of, require_finite
 from moco_tf.evaluation.knn.gallery import spread_queries
-from moco_tf.evaluation.knn.vote import nearest_neighbours
 from moco_tf.evaluation.results.output import text_table
-from moco_tf.evaluation.search.nearest import nearest_others
+from moco_tf.evaluation.search.approximate import require_index
+from moco_tf.evaluation.search.nearest import nearest, nearest_others
 from moco_tf.evaluation.search.settings import Search
 from moco_tf.interchange import Pretrained
 from moco_tf.paths import to_path
@@ -35,8 +35,8 @@ def run(settings: Search, given: Given, pretrained: Pretrained | None) -> dict:
         What results.json holds.
 
     Raises:
-        ConfigError: a query without an encoder, fewer images than neighbours, or
-            nowhere to write.
+        ConfigError: a query without an encoder, fewer images than neighbours, no faiss,
+            or nowhere to write.
         DataError: images or files cannot be had.
     """
     if settings.query is not None and pretrained is None:
@@ -44,6 +44,7 @@ def run(settings: Search, given: Given, pretrained: Pretrained | None) -> dict:
             f"query={settings.query} must be encoded; name the encoder before "
             f"{given.files[0]}."
         )
+    require_index(settings.index)
     query = None
     if settings.query is not None:
         query = _open_query(settings, pretrained)
@@ -58,14 +59,16 @@ def run(settings: Search, given: Given, pretrained: Pretrained | None) -> dict:
     if query is None:
         chosen = spread_queries(embeddings.labels, settings.shown)
         names = [embeddings.names[row] for row in chosen]
-        index, cosine = nearest_others(embeddings, settings.k, chosen, "searching")
+        index, cosine = nearest_others(
+            embeddings, settings.k, chosen, "searching", settings.index
+        )
         own = collection.pictures.load(chosen)
         queries = [own.get(int(row)) for row in chosen]
     else:
         names = list(query.file_names)
         features = _encoded(query, settings, pretrained)
-        index, cosine = nearest_neighbours(
-            embeddings.features, features, settings.k, "searching"
+        index, cosine = nearest(
+            embeddings.features, features, settings.k, "searching", settings.index
         )
         queries = _pixels(query, pretrained, settings.shown)
     shown = min(settings.shown, len(names))

@@ -19,6 +19,8 @@ class Search:
         query: Image, or folder of images, to find the like of (null: some images of
             the set itself, spread over it).
         k: Nearest pictures of each query.
+        index: exact, or faiss, which is many times as fast among a million images and
+            may miss a few (needs the extra faiss).
         shown: Queries in the picture and in the terminal; results.csv has all.
         precision: float32, mixed_bfloat16 or mixed_float16, in the encoder.
         out: Folder for the results (null: report/search beside the weights, or
@@ -30,6 +32,7 @@ class Search:
 
     query: Optional[str] = None
     k: int = limited(8, at_least(1))
+    index: Literal["exact", "faiss"] = "exact"
     shown: int = limited(8, between(1, 50))
     precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] = "float32"
     out: Optional[str] = None

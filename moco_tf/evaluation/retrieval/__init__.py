@@ -1,0 +1,1 @@
+"""Whether the images most like one are of its class."""
