@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 import pathlib
 from collections.abc import Sequence
-from dataclasses import dataclass
 
-from moco_tf.config import ConfigError, load_config
+from moco_tf.config import ConfigError
 from moco_tf.evaluation.results.output import (
     mean_and_spread,
     results_folder,
@@ -17,55 +15,32 @@ from moco_tf.evaluation.results.output import (
     text_table,
     write_results,
 )
+from moco_tf.evaluation.results.page import own_page, shared_page
 from moco_tf.evaluation.results.pictures import grouped_bars
 from moco_tf.evaluation.results.quality import (
     agreement,
     describe,
     draw_agreement,
+    quality_rows,
     quality_table,
 )
+from moco_tf.evaluation.results.reading import read_run
 from moco_tf.evaluation.results.settings import Compare
-from moco_tf.interchange.pretrained import present_digest
+from moco_tf.evaluation.results.unlike import unlike_conditions, unlike_weights
 from moco_tf.log import say
 from moco_tf.paths import to_path
-from moco_tf.shell import command, tensorboard
+from moco_tf.shell import tensorboard
 
-_NOT_A_SETTING = ("name", "runs_dir", "seed")
-_NO_CONDITION = ("out", "save", "seed", "distribution", "features", "control")
-_DIGESTS = ("weights", "architecture")
 _KNN = "monitor knn"
 
 
-@dataclass(frozen=True)
-class Run:
-    """What is known of one run.
-
-    Attributes:
-        name: its directory's.
-        setting: flat configuration without name, place and seed; for a SavedModel,
-            its path, so that it stands alone.
-        figures: name -> share from 0 to 1.
-        quality: figures that need no labels, name -> value.
-        conditions: protocol -> JSON of the settings and data that it was run with.
-        encoders: protocol -> digests of the "weights" and "architecture" it judged.
-        weights: digest of the weights that lie there now; None where there are none.
-    """
-
-    name: str
-    setting: dict
-    figures: dict
-    quality: dict
-    conditions: dict
-    encoders: dict
-    weights: str | None
-
-
 def run(settings: Compare, paths: Sequence[pathlib.Path]) -> dict:
-    """Makes one table and one picture; runs that differ by seed alone are one row.
+    """Makes a table, a picture and a page; runs that differ by seed alone are one row.
 
     Args:
         settings: where to write.
-        paths: run directories or SavedModels that were evaluated before.
+        paths: run directories, or SavedModels that were evaluated before. Of a single
+            run its own page is written anew, too.
 
     Returns:
         What results.json holds.
@@ -112,7 +87,7 @@ def run(settings: Compare, paths: Sequence[pathlib.Path]) -> dict:
         "runs": [dataclasses.asdict(one) for one in runs],
         "agreement": agrees,
         "differences": _differences(groups, names),
-        "warnings": [*_unlike_conditions(runs), *_unlike_weights(runs)],
+        "warnings": [*unlike_conditions(runs), *unlike_weights(runs)],
     }
     # Top-5 is in results.csv; what a person compares is the top-1.
     shown = {
@@ -129,15 +104,24 @@ def run(settings: Compare, paths: Sequence[pathlib.Path]) -> dict:
         pictures["compare"] = grouped_bars(title, list(shown), by_run)
     if agrees:
         pictures["quality"] = draw_agreement(qualities, accuracies, agrees, _KNN)
-    write_results(folder, document, rows, pictures)
     table = [[name, *map(mean_and_spread, of_runs)] for name, of_runs in shown.items()]
     if any(len(group) > 1 for group in groups):
         table.insert(0, ["runs", *(str(len(group)) for group in groups)])
-    unlabelled = quality_table(
-        names, [[one.quality for one in group] for group in groups]
+    unlabelled = [[one.quality for one in group] for group in groups]
+    number = {id(one): i for i, group in enumerate(groups) for one in group}
+    page = shared_page(
+        folder,
+        {path: number[id(one)] for path, one in zip(paths, runs)},
+        names,
+        [("%", table), ("without labels", quality_rows(unlabelled))],
+        document,
     )
-    measured = text_table(["%", *names], table) if shown else ""
-    say("\n\n".join(filter(None, [measured, unlabelled])))
+    write_results(folder, document, rows, pictures, {"index.html": page})
+    texts = [
+        text_table(["%", *names], table) if shown else "",
+        quality_table(names, unlabelled),
+    ]
+    say("\n\n".join(filter(None, texts)) or "Nothing is measured yet.")
     if agrees:
         say(f"\n{describe(agrees, len(both), _KNN)}")
     if document["differences"]:
@@ -146,77 +130,13 @@ def run(settings: Compare, paths: Sequence[pathlib.Path]) -> dict:
         say(f"{key}: " + ", ".join(f"{n} {v}" for n, v in settings_of.items()))
     for warning in document["warnings"]:
         say(f"\n{warning}")
-    print(f"\nWritten to {folder}.")
+    print(f"\nWritten to {folder}; index.html there is a page of all for a browser.")
+    if own := own_page(paths):
+        print(f"The run's own page is written anew: {own}")
     logged = [path for path in paths if (path / "tensorboard").is_dir()]
     if len(logged) > 1:
         print(f"\nTheir curves side by side:\n  {tensorboard(*logged)}")
     return document
-
-
-def read_run(path: pathlib.Path) -> Run:
-    """Reads the results that lie in a run directory or beside a SavedModel.
-
-    Raises:
-        ConfigError: there are none, or a file is damaged.
-    """
-    report, figures, quality, conditions, encoders = path / "report", {}, {}, {}, {}
-    if not path.is_dir():
-        raise ConfigError(f"{path} is not a directory; name runs such as runs/demo.")
-    if (report / "summary.json").is_file():
-        closing = _read(report / "summary.json")
-        quality = closing.get("quality", {})
-        for name, share in closing.get("trained", {}).items():
-            figures[f"monitor {name}"] = share
-    folders = sorted(report.iterdir()) if report.is_dir() else []
-    for file in (folder / "results.json" for folder in folders):
-        if not file.is_file():
-            continue
-        results = _read(file)
-        if "figures" not in results:
-            continue
-        protocol = results["protocol"]
-        if file.parent.name != protocol:  # figures on other images than the run's own
-            protocol = f"{protocol} on {results.get('data_set', file.parent.name)}"
-        for name, share in results["figures"].items():
-            figures[f"{protocol} {name}"] = share
-        asked = results.get("settings", {}).items()
-        asked = {key: value for key, value in asked if key not in _NO_CONDITION}
-        if "data" in results:  # which images these were, however they were named
-            asked["data"] = results["data"]
-        conditions[protocol] = json.dumps(asked, sort_keys=True)
-        encoder = results.get("encoder", {}).items()
-        encoders[protocol] = {k: v for k, v in encoder if k in _DIGESTS}
-    if not figures and not quality:
-        raise ConfigError(
-            f"{path} has no results to compare; measure some first, for instance with "
-            f"`{command('evaluate', 'knn', path)}`."
-        )
-    setting = {"path": str(path)}
-    if (path / "config.yaml").is_file():
-        tree = dataclasses.asdict(load_config(path / "config.yaml"))
-        setting = {
-            key: value for key, value in _flat(tree) if key not in _NOT_A_SETTING
-        }
-    weights = present_digest(path)
-    name = path.resolve().name
-    return Run(name, setting, figures, quality, conditions, encoders, weights)
-
-
-def _read(file):
-    try:
-        return json.loads(file.read_text())
-    except (OSError, ValueError) as error:
-        raise ConfigError(
-            f"{file} is damaged; measure it again with {command('evaluate')}."
-        ) from error
-
-
-def _flat(tree, prefix=""):
-    for key, value in tree.items():
-        if isinstance(value, dict):
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
 
 
 def _group(runs):
@@ -253,41 +173,3 @@ def _differences(groups, names):
         if any(value != values[0] for value in values) and key != "path":
             differing[key] = dict(zip(names, values))
     return differing
-
-
-def _unlike_conditions(runs):
-    """Sentences on protocols whose figures were not measured in the same way."""
-    warnings = []
-    for protocol in sorted({name for one in runs for name in one.conditions}):
-        having = [one for one in runs if protocol in one.conditions]
-        if len({one.conditions[protocol] for one in having}) > 1:
-            warnings.append(
-                f"The figures of {protocol} were measured with different settings or "
-                "data, so they do not compare; run it again with the same for all."
-            )
-    return warnings
-
-
-def _unlike_weights(runs):
-    """Sentences on runs whose figures are not all of the weights that they have."""
-    warnings = []
-    for one in runs:
-        now = {"weights": one.weights} if one.weights else {}
-        stale = [name for name, its in one.encoders.items() if _differ([its, now])]
-        if stale:
-            warnings.append(
-                f"The figures of {one.name} for {', '.join(stale)} are of other "
-                "weights than it has now; measure them again."
-            )
-        elif _differ(one.encoders.values()):
-            warnings.append(
-                f"The figures of {one.name} for {', '.join(one.encoders)} are of "
-                "different encoders; measure them again."
-            )
-    return warnings
-
-
-def _differ(encoders):
-    """Whether a digest that several have is not the same in all."""
-    found = [{its[key] for its in encoders if key in its} for key in _DIGESTS]
-    return any(len(values) > 1 for values in found)
