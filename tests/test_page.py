@@ -109,15 +109,20 @@ def test_health_is_told_in_words_from_the_whole_history(run, rows, said):
 
 
 def test_what_an_old_or_damaged_directory_lacks_is_left_out(run):
-    for name in ("data.json", "report/baselines.json"):
-        (run / name).unlink()
+    (run / "data.json").unlink()
+    (run / "report" / "baselines.json").write_text('{"raw_pixels": {"knn": NaN}}')
     (run / "config.yaml").write_text("name: [")
     (run / "report" / "summary.json").write_text("{")
     (run / "report" / "page" / "map.json").write_text("{")
-    history(run, [{"epoch": 1, "loss": 3.0}, {"epoch": 2, "loss": ""}])
+    rows = [{"epoch": 1, "loss": 3.0}, {"epoch": 2, "knn": 0.5}, {"epoch": "x"}]
+    history(run, rows)
     page = read(run)
     assert "config.yaml cannot be read" in page.words and "epoch 2" in page.words
-    assert [panel["lines"][0]["column"] for panel in page.data["panels"]] == ["loss"]
+    panels = page.data["panels"]
+    assert [[one["column"] for one in panel["lines"]] for panel in panels] == [
+        ["loss"],
+        ["knn"],
+    ]
     (run / "history.csv").unlink()
     assert "They come with the first epoch" in read(run).words
 

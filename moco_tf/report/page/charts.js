@@ -67,6 +67,7 @@ if (data.refresh) {
       "may have been killed; the same command goes on from its last checkpoint.";
   }
   setInterval(() => {
-    if (tip.hidden && !document.hidden) location.reload();
+    const isRead = !tip.hidden || document.querySelector("details[open]");
+    if (!isRead && !document.hidden) location.reload();
   }, 1000 * data.refresh);
 }

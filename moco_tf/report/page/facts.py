@@ -50,7 +50,7 @@ class Facts:
         name: its own.
         config: None where config.yaml is lost or cannot be read.
         columns: of history.csv, each with a number for each row, None where a cell is
-            empty or not finite; "epoch" is the first.
+            empty or not finite; "epoch" is the first, and has them all.
         baselines: "raw_pixels" and "untrained" -> probe -> accuracy.
         closing: what summary.json holds; empty until the run is finished.
         images: that it learns from; None where that is not noted.
@@ -77,7 +77,7 @@ class Facts:
     @property
     def epochs(self) -> int:
         """Those trained so far."""
-        return int(max((e for e in self.columns["epoch"] if e is not None), default=0))
+        return int(max(self.columns["epoch"], default=0))
 
     @property
     def wanted(self) -> int | None:
@@ -215,6 +215,7 @@ def _columns(path):
             rows = list(csv.DictReader(file))
     except OSError:
         rows = []
+    rows = [row for row in rows if _number(row.get("epoch")) is not None]
     names = dict.fromkeys(["epoch", *(rows[0] if rows else ())])
     return {name: [_number(row.get(name)) for row in rows] for name in names if name}
 

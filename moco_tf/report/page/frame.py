@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import html
 import json
 import pathlib
@@ -112,10 +113,8 @@ def write_page(path: pathlib.Path, text: str) -> None:
         staging.write_text(text, encoding="utf-8")
         staging.replace(path)
     except OSError:
-        try:
+        with contextlib.suppress(OSError):  # a full disk has its room back
             staging.unlink()
-        except OSError:
-            pass
         raise
 
 

@@ -8,7 +8,9 @@ function plane(root, map) {
   const style = getComputedStyle(document.documentElement);
   let scale = 1, x0 = 0, y0 = 0, size = 1, width = 1, height = 1, last = null;
 
-  for (const [name, colour] of Object.entries(map.colours)) {
+  // More classes than colours cannot be told apart by these; the pointer tells them.
+  const named = Object.entries(map.colours);
+  for (const [name, colour] of named.length > 10 ? [] : named) {
     const mark = made("span"), dot = made("i");
     dot.style.background = colour;
     mark.append(dot, name);

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -138,7 +139,7 @@ def _levels(facts: Facts, shown: Iterable[tuple[str | None, int]]) -> list[Line]
             ("raw_pixels", "raw pixels", "dotted"),
         ):
             level = facts.baselines.get(key, {}).get(column)
-            if level is not None:
+            if level is not None and math.isfinite(level):
                 name = f"{PROBES[column]}, {name}"
                 levels.append(Line(name, colour, level=level, dashes=dashes))
     return levels

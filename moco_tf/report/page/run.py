@@ -9,6 +9,7 @@ import time
 from typing import Any
 
 from moco_tf.config import Config
+from moco_tf.paths import each_place, to_path
 from moco_tf.report.commands import next_commands
 from moco_tf.report.page import sections
 from moco_tf.report.page.chart import draw
@@ -125,7 +126,7 @@ def _head(facts, state, reason):
     known = {
         "method": facts.config.method.name if facts.config else "",
         "encoder": facts.config.encoder.name if facts.config else "",
-        "images": f"{facts.images:,}" if facts.images else "",
+        "images": _images(facts),
         "begun": sections.date(facts.started),
         "newest epoch": sections.date(facts.newest),
     }
@@ -143,6 +144,18 @@ def _head(facts, state, reason):
         f'<progress max="{wanted or done or 1}" value="{done}">{place}</progress>'
         f"<p>{note}</p>{facts_list(known)}</header>"
     )
+
+
+def _images(facts):
+    words = [f"{facts.images:,}"] if facts.images else []
+    if facts.config is not None:
+        data = facts.config.data
+        name = data.name if data.source == "tfds" else data.source
+        if data.source == "folder":
+            places = map(to_path, each_place(data.data_dir))
+            name = ", ".join(place.name for place in places)
+        words.append(name or data.source)
+    return " of ".join(words)
 
 
 def _curves(figures):
