@@ -6,7 +6,7 @@ function plane(root, map) {
   const pen = canvas.getContext("2d"), atlas = new Image();
   const whole = root.classList.contains("whole");
   const style = getComputedStyle(document.documentElement);
-  let scale = 1, x0 = 0, y0 = 0, size = 1, width = 1, height = 1, last = null;
+  let scale = 1, x0 = 0, y0 = 0, across = 1, up = 1, width = 1, height = 1, last = null;
 
   // More classes than colours cannot be told apart by these; the pointer tells them.
   const named = Object.entries(map.colours);
@@ -23,13 +23,13 @@ function plane(root, map) {
   }
 
   function at(point) {
-    return [x0 + point[0] * size * scale, y0 + point[1] * size * scale];
+    return [x0 + point[0] * across * scale, y0 + point[1] * up * scale];
   }
 
   function draw() {
     pen.clearRect(0, 0, width, height);
     const wanted = find.value.toLowerCase();
-    const side = Math.min(map.side, Math.max(14, 14 * scale));
+    const side = Math.min(map.side, Math.max(18, 18 * scale));
     for (const point of map.points) {
       const [x, y] = at(point);
       if (x < -side || y < -side || x > width + side || y > height + side) continue;
@@ -54,10 +54,11 @@ function plane(root, map) {
     canvas.width = width * devicePixelRatio;
     canvas.height = height * devicePixelRatio;
     pen.scale(devicePixelRatio, devicePixelRatio);
-    size = Math.max(50, Math.min(width, height) - 30);
+    up = Math.max(50, Math.min(width, height) - 30);
+    across = Math.max(50, Math.min(width - 30, 1.6 * up));
     scale = 1;
-    x0 = (width - size) / 2;
-    y0 = (height - size) / 2;
+    x0 = (width - across) / 2;
+    y0 = (height - up) / 2;
     draw();
   }
 
