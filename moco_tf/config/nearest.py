@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,21 +46,28 @@ def nearest_recipe(config: Config) -> Departure | None:
     """
     now = _values(config)
     found = []
-    for path in sorted(configs_folder().glob("*.yaml")):
-        recipe = yaml.safe_load(path.read_text(encoding="utf-8"))
-        if recipe.get("method", {}).get("name", "moco") != config.method.name:
+    for name, before in _recipes().items():
+        if before["method.name"] != config.method.name:
             continue
-        before = _resolved(recipe)
         differing = {
             key: (before.get(key), value)
             for key, value in now.items()
             if before.get(key) != value
         }
-        found.append((len(differing), path.stem != config.name, path.stem, differing))
+        found.append((len(differing), name != config.name, name, differing))
     if not found:
         return None
     _, _, name, differing = min(found, key=lambda one: one[:3])
     return Departure(name, differing)
+
+
+@functools.cache  # a page is written often
+def _recipes():
+    """Name -> values of each recipe that comes along."""
+    return {
+        path.stem: _resolved(yaml.safe_load(path.read_text(encoding="utf-8")))
+        for path in sorted(configs_folder().glob("*.yaml"))
+    }
 
 
 def _resolved(recipe):

@@ -32,7 +32,7 @@ for (const svg of document.querySelectorAll("svg[data-panel]")) {
       rows.push(row);
     }
     for (const line of panel.lines.filter(line => !line.column))
-      rows.push(made("small", `${line.name} ${short(panel.scale * line.level)} `));
+      rows.push(made("div", `${line.name} ${short(panel.scale * line.level)}`, "level"));
     tell(event, rows);
   });
   svg.addEventListener("pointerleave", () => {

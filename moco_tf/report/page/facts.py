@@ -77,7 +77,7 @@ class Facts:
     @property
     def epochs(self) -> int:
         """Those trained so far."""
-        return int(max(self.columns["epoch"], default=0))
+        return int(max((epoch or 0 for epoch in self.columns["epoch"]), default=0))
 
     @property
     def wanted(self) -> int | None:
@@ -107,7 +107,7 @@ class Facts:
         trained = [row for row, epoch in enumerate(self.columns["epoch"]) if epoch]
         found = {}
         for name in PROBES:
-            values = self.columns.get(name)
+            values = self.columns.get(name, [])
             for row in trained if values else ():
                 if (value := values[row]) is not None:
                     found[name] = value
