@@ -79,6 +79,8 @@ def test_wheel_and_sdist_hold_what_they_should(built):
     assert {pathlib.Path(p).name for p in inside if p.endswith(".yaml")} == recipes
     modules = {str(p.relative_to(ROOT)) for p in (ROOT / "moco_tf").rglob("*.py")}
     assert modules == {p for p in inside if p.endswith(".py")}
+    parts = {path.name for path in (ROOT / "moco_tf/report/page").glob("*.[hcj]*")}
+    assert len(parts) == 5 and {f"moco_tf/report/page/{n}" for n in parts} <= {*inside}
     assert not [p for p in inside if p.startswith(("tests/", "benchmarks/", "docs/"))]
     names = [name.partition("/")[2] for name in tarfile.open(sdist).getnames()]
     for name in ("train.py", "evaluate.py", "tests/conftest.py", "constraints.txt"):

@@ -41,9 +41,7 @@ def test_grid_has_each_query_beside_its_own_key(tmp_path, monkeypatch):
     )
     model = moco_tf.MoCo(small_encoder(), dim=4, queue_size=32)
     album = Album(lambda: (), [], lambda: ())
-    pictures = watch.board_pictures(
-        load_config(), model, None, album, lambda: batch
-    )
+    pictures = watch.board_pictures(load_config(), model, None, album, lambda: batch)
     drawn = pictures["views/query and key"](0)
     ((query, key),) = given
     assert len(query) == 16 and drawn.dtype == np.uint8

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from typing import Any
 
 from moco_tf.config.load import load_config
 from moco_tf.config.tree import Config
@@ -63,17 +65,32 @@ def differences(before: Config, now: Config) -> list[str]:
     Returns:
         One "key was A and is B" for each setting, in alphabetical order.
     """
-    old, new = dict(_leaves(before)), dict(_leaves(now))
+    old, new = dict(leaves(before)), dict(leaves(now))
     return [
         f"{key} was {old.get(key)} and is {new.get(key)}"
         for key in sorted(old.keys() | new.keys())
-        if old.get(key) != new.get(key) and key not in _MAY_CHANGE
+        if old.get(key) != new.get(key) and not may_change(key)
     ]
 
 
-def _leaves(tree, prefix=""):
+def may_change(key: str) -> bool:
+    """Whether a continued run may have another value: it moves nothing of its result.
+
+    Args:
+        key: such as "data.data_dir".
+    """
+    return key in _MAY_CHANGE
+
+
+def leaves(tree: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Each field of a configuration, by its dotted key, sections in alphabetical order.
+
+    Args:
+        tree: the configuration.
+        prefix: of the keys.
+    """
     for name, value in sorted(vars(tree).items()):
         if hasattr(value, "__dataclass_fields__"):
-            yield from _leaves(value, f"{prefix}{name}.")
+            yield from leaves(value, f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}", value

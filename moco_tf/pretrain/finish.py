@@ -21,10 +21,7 @@ from moco_tf.paths import each_place, to_path
 from moco_tf.pretrain.claim import write_whole
 from moco_tf.pretrain.first_weights import noted_weights
 from moco_tf.pretrain.watch import Watch
-from moco_tf.shell import command, tensorboard
-
-# Images from which on the papers' linear protocol is the one to take.
-_LARGE = 200_000
+from moco_tf.report.commands import next_commands
 
 
 def close(
@@ -59,7 +56,9 @@ def close(
             probe.name: float(last.get(probe.name) or probe.measure())
             for probe in monitor.probes
         }
+    page = watched.page.path
     artefacts = {
+        **({"page, for a browser": page} if page.is_file() else {}),
         "encoder (SavedModel)": run_dir / "saved_model",
         **_pictures(config, model, watched.album, baselines, history),
         "figures per epoch": history.path,
@@ -68,6 +67,7 @@ def close(
     document = {**figures, "quality": _quality(history), "cost": _cost(history)}
     # Last: it says the run is finished.
     write_whole(run_dir / "report" / "summary.json", json.dumps(document, indent=2))
+    watched.page.finish()
     is_begun = config.encoder.weights is not None
     titles = {
         "raw_pixels": "raw pixels",
@@ -79,20 +79,7 @@ def close(
         for key, title in titles.items()
         if key in figures
     ]
-    commands = {"watch the curves": tensorboard(run_dir)}
-    if monitor is not None:
-        # The papers' protocol has one rate, which suits sets like theirs.
-        is_papers = source.num_examples >= _LARGE
-        words = [] if is_papers else ["--protocol=cached"]
-        commands["kNN with several settings"] = command("evaluate", "knn", run_dir)
-        linear = command("evaluate", "linear", run_dir, *words)
-        commands["linear classification"] = linear
-    else:
-        alike = command("evaluate", "search", run_dir)
-        commands["which pictures are alike (--query=PICTURE asks of one)"] = alike
-        commands["copies and near copies"] = command("evaluate", "duplicates", run_dir)
-        commands["a map of all pictures"] = command("evaluate", "map", run_dir)
-    commands["take it to other tools"] = command("export", "--help")
+    commands = next_commands(run_dir, source.num_examples, monitor is not None)
     table = report.closing_table(
         rows,
         artefacts if guide else {},

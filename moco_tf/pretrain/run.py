@@ -24,6 +24,7 @@ from moco_tf.pretrain.diverged import first_bad_batch_kept
 from moco_tf.pretrain.finish import close
 from moco_tf.pretrain.first_weights import take_first_weights
 from moco_tf.pretrain.images import Images
+from moco_tf.pretrain.page import page_kept
 from moco_tf.pretrain.past import restore
 from moco_tf.pretrain.stall import stalls_told
 from moco_tf.pretrain.watch import watch
@@ -80,10 +81,11 @@ def pretrain(config: Config, guide: bool = True) -> dict:
             run_dir = held.enter_context(claimed(config))
         # After the strategy, which may take signals for itself.
         asked = held.enter_context(listening())
-        return _claimed_run(config, strategy, run_dir, asked, guide)
+        page = held.enter_context(page_kept(config, run_dir))
+        return _claimed_run(config, strategy, run_dir, asked, page, guide)
 
 
-def _claimed_run(config, strategy, run_dir, asked, guide):
+def _claimed_run(config, strategy, run_dir, asked, page, guide):
     keras.backend.clear_session()
     keras.utils.set_random_seed(config.seed)
     if config.train.deterministic:
@@ -94,7 +96,7 @@ def _claimed_run(config, strategy, run_dir, asked, guide):
     if config.augment.jit_compile or config.train.jit_compile:
         hide_first_compilation()
     try:
-        return _run(config, strategy, run_dir, asked, guide)
+        return _run(config, strategy, run_dir, asked, page, guide)
     except (OSError, *_FILE_ERRORS) as error:
         raise callbacks.RunError(_interrupted(error, run_dir)) from error
     except tf.errors.InvalidArgumentError as error:
@@ -115,7 +117,7 @@ def _claimed_run(config, strategy, run_dir, asked, guide):
         keras.mixed_precision.set_global_policy("float32")
 
 
-def _run(config, strategy, run_dir, asked, guide):
+def _run(config, strategy, run_dir, asked, page, guide):
     images = Images(config, strategy)
     announce_bank(config, images.source)  # before memory for it is taken
     with strategy.scope():
@@ -126,7 +128,7 @@ def _run(config, strategy, run_dir, asked, guide):
     past = restore(config, strategy, run_dir, model, images, asked)
     if past.is_untrained:
         take_first_weights(config, strategy, run_dir, model)
-    watched = watch(config, strategy, run_dir, model, images, past)
+    watched = watch(config, strategy, run_dir, model, images, past, page)
     past.start()
     with first_bad_batch_kept(run_dir, images):
         _fit(config, model, images, past, watched)

@@ -18,6 +18,7 @@ from moco_tf.exchange import together
 from moco_tf.methods import ContrastiveModel
 from moco_tf.pretrain.images import Images
 from moco_tf.pretrain.monitor import Monitor, training_album
+from moco_tf.pretrain.page import RunPage
 from moco_tf.pretrain.past import Past
 from moco_tf.report import confusion_matrix, look, view_grid
 from moco_tf.report.progress import CONTRAST, SPEED
@@ -32,6 +33,7 @@ class Watch:
         album: images for pictures.
         baselines: what `Monitor.baselines` gave.
         quality: None where it is not measured.
+        page: what writes the run's page.
         callbacks: for `fit`, in their order.
     """
 
@@ -39,6 +41,7 @@ class Watch:
     album: Album
     baselines: dict
     quality: callbacks.FeatureQuality | None
+    page: RunPage
     callbacks: list[keras.callbacks.Callback]
 
 
@@ -49,6 +52,7 @@ def watch(
     model: ContrastiveModel,
     images: Images,
     past: Past,
+    page: RunPage,
 ) -> Watch:
     """Opens the labelled sets, measures what is to be beaten, makes the callbacks.
 
@@ -59,6 +63,7 @@ def watch(
         model: as restored.
         images: what it learns from.
         past: what lies behind.
+        page: what shows the run in a browser.
 
     Raises:
         DataError: a labelled set cannot be had or does not fit.
@@ -85,6 +90,7 @@ def watch(
     progress = callbacks.Progress(columns={**CONTRAST, **measured, **SPEED})
     progress.first_epoch, progress.first_step = past.epochs, past.step
     model.measures_gradients = config.log.every_steps is not None
+    pictures = board_pictures(config, model, monitor, album, images.shown)
     watchers = [
         callbacks.FiniteLoss(),
         callbacks.TrainingHealth(config.train.batch_size, past.step),
@@ -94,7 +100,7 @@ def watch(
         callbacks.TensorBoard(
             run_dir / "tensorboard",
             untrained=untrained,
-            pictures=board_pictures(config, model, monitor, album, images.shown),
+            pictures=page.keeping(pictures, album),
             every=every,
             every_steps=config.log.every_steps,
             batch_size=config.train.batch_size,
@@ -106,6 +112,7 @@ def watch(
         past.checkpoints,
         past.within,
         progress,
+        page,
     ]
     if stages := config.encoder.frozen_stages:
         frozen = callbacks.FrozenStages(stages, config.encoder.frozen_epochs)
@@ -114,7 +121,7 @@ def watch(
         done = past.epochs * images.steps + past.step
         board = run_dir / "tensorboard"
         watchers.append(callbacks.Profile(board, *config.train.profile, done))
-    return Watch(monitor, album, baselines, quality, watchers)
+    return Watch(monitor, album, baselines, quality, page, watchers)
 
 
 def board_pictures(

@@ -15,15 +15,18 @@ from moco_tf.evaluation.results.output import (
     text_table,
     write_results,
 )
+from moco_tf.evaluation.results.page import own_page, shared_page
 from moco_tf.evaluation.results.pictures import grouped_bars
 from moco_tf.evaluation.results.quality import (
     agreement,
     describe,
     draw_agreement,
+    quality_rows,
     quality_table,
 )
-from moco_tf.evaluation.results.runs import DIGESTS, read_run
+from moco_tf.evaluation.results.reading import read_run
 from moco_tf.evaluation.results.settings import Compare
+from moco_tf.evaluation.results.unlike import unlike_conditions, unlike_weights
 from moco_tf.log import say
 from moco_tf.paths import to_path
 from moco_tf.shell import tensorboard
@@ -32,11 +35,12 @@ _KNN = "monitor knn"
 
 
 def run(settings: Compare, paths: Sequence[pathlib.Path]) -> dict:
-    """Makes one table and one picture; runs that differ by seed alone are one row.
+    """Makes a table, a picture and a page; runs that differ by seed alone are one row.
 
     Args:
         settings: where to write.
-        paths: run directories or SavedModels that were evaluated before.
+        paths: run directories, or SavedModels that were evaluated before. Of a single
+            run its own page is written anew, too.
 
     Returns:
         What results.json holds.
@@ -83,7 +87,7 @@ def run(settings: Compare, paths: Sequence[pathlib.Path]) -> dict:
         "runs": [dataclasses.asdict(one) for one in runs],
         "agreement": agrees,
         "differences": _differences(groups, names),
-        "warnings": [*_unlike_conditions(runs), *_unlike_weights(runs)],
+        "warnings": [*unlike_conditions(runs), *unlike_weights(runs)],
     }
     # Top-5 is in results.csv; what a person compares is the top-1.
     shown = {
@@ -100,15 +104,24 @@ def run(settings: Compare, paths: Sequence[pathlib.Path]) -> dict:
         pictures["compare"] = grouped_bars(title, list(shown), by_run)
     if agrees:
         pictures["quality"] = draw_agreement(qualities, accuracies, agrees, _KNN)
-    write_results(folder, document, rows, pictures)
     table = [[name, *map(mean_and_spread, of_runs)] for name, of_runs in shown.items()]
     if any(len(group) > 1 for group in groups):
         table.insert(0, ["runs", *(str(len(group)) for group in groups)])
-    unlabelled = quality_table(
-        names, [[one.quality for one in group] for group in groups]
+    unlabelled = [[one.quality for one in group] for group in groups]
+    number = {id(one): i for i, group in enumerate(groups) for one in group}
+    page = shared_page(
+        folder,
+        {path: number[id(one)] for path, one in zip(paths, runs)},
+        names,
+        [("%", table), ("without labels", quality_rows(unlabelled))],
+        document,
     )
-    measured = text_table(["%", *names], table) if shown else ""
-    say("\n\n".join(filter(None, [measured, unlabelled])))
+    write_results(folder, document, rows, pictures, {"index.html": page})
+    texts = [
+        text_table(["%", *names], table) if shown else "",
+        quality_table(names, unlabelled),
+    ]
+    say("\n\n".join(filter(None, texts)) or "Nothing is measured yet.")
     if agrees:
         say(f"\n{describe(agrees, len(both), _KNN)}")
     if document["differences"]:
@@ -117,7 +130,9 @@ def run(settings: Compare, paths: Sequence[pathlib.Path]) -> dict:
         say(f"{key}: " + ", ".join(f"{n} {v}" for n, v in settings_of.items()))
     for warning in document["warnings"]:
         say(f"\n{warning}")
-    print(f"\nWritten to {folder}.")
+    print(f"\nWritten to {folder}; index.html there is a page of all for a browser.")
+    if own := own_page(paths):
+        print(f"The run's own page is written anew: {own}")
     logged = [path for path in paths if (path / "tensorboard").is_dir()]
     if len(logged) > 1:
         print(f"\nTheir curves side by side:\n  {tensorboard(*logged)}")
@@ -158,41 +173,3 @@ def _differences(groups, names):
         if any(value != values[0] for value in values) and key != "path":
             differing[key] = dict(zip(names, values))
     return differing
-
-
-def _unlike_conditions(runs):
-    """Sentences on protocols whose figures were not measured in the same way."""
-    warnings = []
-    for protocol in sorted({name for one in runs for name in one.conditions}):
-        having = [one for one in runs if protocol in one.conditions]
-        if len({one.conditions[protocol] for one in having}) > 1:
-            warnings.append(
-                f"The figures of {protocol} were measured with different settings or "
-                "data, so they do not compare; run it again with the same for all."
-            )
-    return warnings
-
-
-def _unlike_weights(runs):
-    """Sentences on runs whose figures are not all of the weights that they have."""
-    warnings = []
-    for one in runs:
-        now = {"weights": one.weights} if one.weights else {}
-        stale = [name for name, its in one.encoders.items() if _differ([its, now])]
-        if stale:
-            warnings.append(
-                f"The figures of {one.name} for {', '.join(stale)} are of other "
-                "weights than it has now; measure them again."
-            )
-        elif _differ(one.encoders.values()):
-            warnings.append(
-                f"The figures of {one.name} for {', '.join(one.encoders)} are of "
-                "different encoders; measure them again."
-            )
-    return warnings
-
-
-def _differ(encoders):
-    """Whether a digest that several have is not the same in all."""
-    found = [{its[key] for its in encoders if key in its} for key in DIGESTS]
-    return any(len(values) > 1 for values in found)

@@ -26,13 +26,18 @@ def quality_table(names: Sequence[str], groups: Sequence[Sequence[dict]]) -> str
         names: of the groups of runs.
         groups: for each the figures of its runs, name -> value.
     """
+    rows = quality_rows(groups)
+    return text_table(["without labels", *names], rows) if rows else ""
+
+
+def quality_rows(groups: Sequence[Sequence[dict]]) -> list[list[str]]:
+    """The lines of that table: a figure's name, and its text for each group."""
     if not any(run for group in groups for run in group):
-        return ""
-    rows = [
+        return []
+    return [
         [title, *(_text([run[name] for run in group if run]) for group in groups)]
         for name, title in TITLES.items()
     ]
-    return text_table(["without labels", *names], rows)
 
 
 def agreement(qualities: Sequence[dict], accuracies: Sequence[float]) -> dict:

@@ -9,7 +9,7 @@ from typing import Literal, Optional
 
 @dataclass(frozen=True)
 class Compare:
-    """One table and one picture over runs that were evaluated before.
+    """A table, a picture and a page of curves over runs; one run's own page anew.
 
     Attributes:
         out: Folder for the results (null: compare, beside the first run).

@@ -1,4 +1,4 @@
-"""What was measured of a run, read from the results that lie beside it."""
+"""What was measured of one run, as its files have it."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from dataclasses import dataclass
 
 from moco_tf.config import ConfigError, load_config
 from moco_tf.interchange.pretrained import present_digest
+from moco_tf.report.page.facts import is_run
 from moco_tf.shell import command
 
-# What tells an encoder from others.
+# What tells encoders apart.
 DIGESTS = ("weights", "architecture")
 _NOT_A_SETTING = ("name", "runs_dir", "seed")
 _NO_CONDITION = (
@@ -73,7 +74,7 @@ def read_run(path: pathlib.Path) -> Run:
             conditions[title] = json.dumps(condition, sort_keys=True)
             encoder = results.get("encoder", {}).items()
             encoders[title] = {k: v for k, v in encoder if k in DIGESTS}
-    if not figures and not quality:
+    if not (figures or quality or is_run(path)):
         raise ConfigError(
             f"{path} has no results to compare; measure some first, for instance with "
             f"`{command('evaluate', 'knn', path)}`."
@@ -87,6 +88,23 @@ def read_run(path: pathlib.Path) -> Run:
     weights = present_digest(path)
     name = path.resolve().name
     return Run(name, setting, figures, quality, conditions, encoders, weights)
+
+
+def _read(file):
+    try:
+        return json.loads(file.read_text())
+    except (OSError, ValueError) as error:
+        raise ConfigError(
+            f"{file} is damaged; measure it again with {command('evaluate')}."
+        ) from error
+
+
+def _flat(tree, prefix=""):
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
 
 
 def _measured(protocol, results):
