@@ -6,6 +6,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import pathlib
+import re
 from dataclasses import dataclass, field
 from typing import Any, Literal, Optional, Union
 
@@ -23,7 +24,7 @@ from moco_tf.config.limits import (
     rising,
 )
 from moco_tf.config.methods import Grouped, Method, MoCoSettings
-from moco_tf.paths import to_path
+from moco_tf.paths import each_place, to_path
 
 # One, or several in brackets.
 Places = Optional[Union[tuple[str, ...], str]]
@@ -94,6 +95,17 @@ class Data:
         names = ("split", "name", "data_dir", "manual_dir", "max_unreadable")
         place = {name: getattr(self, name) for name in names}
         return {"kind": self.source, **place, "value_range": self.range}
+
+    @property
+    def called(self) -> str:
+        """A short name of the set of images, without its place on this machine."""
+        if self.source == "tfds":
+            # Known parts of a set (imagenet2012_subset/1pct) go by its name.
+            return re.sub(r"_subset(/.*)?$", "", self.name or "")
+        if self.source == "folder":
+            places = each_place(self.data_dir)
+            return " ".join(to_path(place).resolve().name for place in places)
+        return self.source
 
 
 @dataclass(frozen=True)

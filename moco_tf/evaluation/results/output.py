@@ -20,7 +20,9 @@ from matplotlib.figure import Figure
 
 from moco_tf.config import ConfigError
 from moco_tf.config.reader import plain
+from moco_tf.evaluation.results.typed import command_of
 from moco_tf.interchange import Pretrained
+from moco_tf.interchange.card import refresh_card
 from moco_tf.log import say
 from moco_tf.paths import copy, is_remote, to_path
 from moco_tf.report import look
@@ -135,6 +137,7 @@ def conclude(
     """
     document = {
         "protocol": protocol,
+        "command": command_of(protocol, settings, pretrained.path),
         "figures": outcome.figures,
         "warning": outcome.warning,
         **outcome.facts,
@@ -146,6 +149,7 @@ def conclude(
         "settings": plain(dataclasses.asdict(settings)),
     }
     write_results(folder, document, outcome.rows, outcome.pictures)
+    refresh_card(pretrained.path)
     say(f"\n{outcome.table}")
     if outcome.warning:
         say(f"\n{outcome.warning}")
