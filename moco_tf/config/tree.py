@@ -349,11 +349,17 @@ class Log:
             measured without labels (RankMe, alignment, uniformity), at the monitor's
             epochs, or ten times in a run without one (null: never).
         histograms: Show in TensorBoard how weights and embeddings are distributed.
+        tracker: Also log to wandb (Weights & Biases) or mlflow, by its own Keras
+            callback and its own environment variables (null: neither).
+        project: Project of wandb or experiment of mlflow (null: what that takes
+            itself).
     """
 
     every_steps: Optional[int] = limited(50, at_least(1))
     quality_images: Optional[int] = limited(1024, at_least(2))
     histograms: bool = False
+    tracker: Optional[Literal["wandb", "mlflow"]] = None
+    project: Optional[str] = None
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Callable
 
@@ -49,6 +49,7 @@ def watch(
     model: ContrastiveModel,
     images: Images,
     past: Past,
+    tracker: Sequence[keras.callbacks.Callback] = (),
 ) -> Watch:
     """Opens the labelled sets, measures what is to be beaten, makes the callbacks.
 
@@ -59,6 +60,7 @@ def watch(
         model: as restored.
         images: what it learns from.
         past: what lies behind.
+        tracker: what logs the run elsewhere.
 
     Raises:
         DataError: a labelled set cannot be had or does not fit.
@@ -91,6 +93,7 @@ def watch(
         *probes,
         *([quality] if quality else []),
         past.history,
+        *tracker,
         callbacks.TensorBoard(
             run_dir / "tensorboard",
             untrained=untrained,
