@@ -63,7 +63,7 @@ PAGES = {
             "--data.image_size=16 --train.epochs=1 --train.steps_per_epoch=2 "
             "--train.batch_size=16 --method.queue_size=32"
         },
-        r"\$ moco-tf search|'query': .*'image': ",
+        r"'query': 'disc_000.png', 'rank': '8'",
     ),
     "finetune_checkpoint": (
         {"STEPS": "2"},

@@ -58,8 +58,8 @@ def write_card(
     extra = saved / "assets.extra"
     weights = stored_weights(saved)
     digest = weights_digest(weights)
-    noted = {"figures": [], "written_by": f"moco_tf {moco_tf.__version__}, "
-             f"{versions()}"}  # fmt: skip
+    software = f"moco_tf {moco_tf.__version__}, {versions()}"
+    noted = {"figures": [], "written_by": software}
     if (extra / _NOTED).is_file():
         noted = json.loads((extra / _NOTED).read_text())
     known = merged(noted["figures"], list(figures))
@@ -129,13 +129,13 @@ def _place(path):
 def _put(path: Path, text: str) -> None:
     """Writes a text beside its place and moves it there."""
     staging = path.with_suffix(".tmp")
-    staging.write_text(text)
+    staging.write_text(text, encoding="utf-8")
     staging.replace(path)
 
 
 def _of_former(path: Path) -> tuple[list[str], str]:
     """Lines of the licence and own words of the card that is there."""
-    former = path.read_text() if path.is_file() else ""
+    former = path.read_text(encoding="utf-8") if path.is_file() else ""
     head = former.partition("\n---\n")[0]
     front = re.findall(r"^license(?:_name|_link)?:.*\S.*$", head, re.M)
     _, found, own = former.partition(f"{_YOURS}\n")

@@ -35,9 +35,9 @@ def figures_beside(place: Path, digest: str) -> list[dict]:
     run_dir = place.parent
     is_run = place.name == "saved_model" and (run_dir / "config.yaml").is_file()
     found = _of_history(run_dir) if is_run else []
-    report = (run_dir if is_run else place) / "report"
-    for folder in sorted(report.iterdir()) if report.is_dir() else []:
-        found += _of_results(folder / "results.json", digest)
+    for report in [*([run_dir / "report"] if is_run else []), place / "report"]:
+        for folder in sorted(report.iterdir()) if report.is_dir() else []:
+            found += _of_results(folder / "results.json", digest)
     return found
 
 
@@ -94,7 +94,7 @@ def _of_results(file: Path, digest: str) -> list[dict]:
         figures, protocol = results["figures"].items(), results["protocol"]
         if results["encoder"]["weights"] != digest:
             return []
-        images = str(results.get("data_set") or "its own images")
+        images = str(results.get("data_set") or "those of the command")
         if facts := results.get("data", {}).get("test"):
             images = f"{images} {facts['split']}, {facts['images']:,} images"
     except (OSError, ValueError, LookupError, AttributeError, TypeError):
