@@ -37,6 +37,8 @@ PIP = $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check
 PYTEST = env MALLOC_ARENA_MAX=2 $(VENV)/bin/python -m pytest -q --numprocesses 2 --dist loadfile
 COMPILE = uv pip compile --quiet --universal --no-annotate \
 	--custom-compile-command "make constraints"
+# Extras that are pinned, though nothing here installs them.
+MORE = faiss hub wandb mlflow notebooks
 # What `make test` runs: all that is fast, or the files named. XLA keeps what it compiled
 # as long as its process lives, so that one pair for all files comes to 23 GiB.
 TESTS ?= $(sort $(wildcard tests/test_*.py))
@@ -62,9 +64,9 @@ lint: $(READY)  ## Check the style and the types.
 	@$(VENV)/bin/python -m mypy
 
 constraints:  ## Renew the pinned versions; needs uv and a python3 from 3.11.
-	@python3 .ci/requirements.py classic gpu faiss \
+	@python3 .ci/requirements.py classic gpu $(MORE) \
 		| $(COMPILE) --python-version 3.9 --output-file constraints.txt -
-	@python3 .ci/requirements.py current gpu faiss \
+	@python3 .ci/requirements.py current gpu $(MORE) \
 		| $(COMPILE) --python-version 3.11 --output-file constraints-current.txt -
 
 clean:  ## Remove the environments and caches; runs/ stays.

@@ -10,6 +10,7 @@ import importlib.metadata
 import importlib.util
 import os
 import pathlib
+import platform
 import sys
 
 _SWITCH = "TF_USE_LEGACY_KERAS"
@@ -45,6 +46,17 @@ def use_keras_2() -> None:
                 f"{_SWITCH}=1 first."
             )
     os.environ[_SWITCH] = "1"
+
+
+def versions() -> str:
+    """What this process runs on, for a report of a fault or of weights."""
+    stack = []
+    for name in ("tensorflow", "keras", "tf_keras", "keras-cv"):
+        try:
+            stack.append(f"{name} {importlib.metadata.version(name)}")
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return ", ".join([*stack, f"Python {platform.python_version()}"])
 
 
 def install(extra: str) -> str:

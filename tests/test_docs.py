@@ -22,7 +22,7 @@ from doc_commands import commands, python_blocks
 from pretrained_runs import write_images
 from test_protocols_segment import write_masks
 
-from moco_tf.cli import data_service, launch, weights
+from moco_tf.cli import data_service, launch, upload, weights
 from moco_tf.cli.evaluate import parse_evaluation
 from moco_tf.cli.train import parse_args, parse_sweep
 
@@ -54,6 +54,7 @@ LEFT_OUT = {
     "moco-tf inspect": "test_inspect.py types it",
     "python train.py --config PHOTOS.yaml": "inspect writes that; test_inspect.py",
     "moco-tf data-service": "a server; test_data_service.py types it",
+    "moco-tf upload runs/NAME --repo=USER/NAME --license": "no hub; test_upload.py",
 }
 # Names that stand for a user's own.
 NAMES = {
@@ -115,6 +116,8 @@ def test_command_is_one_that_the_program_takes(command, monkeypatch):
     try:
         if words[:1] == ["data-service"]:
             data_service._parser().parse_args(words[1:])
+        elif words[:1] == ["upload"]:
+            upload._parser().parse_args(words[1:])
         elif program == "moco-tf":
             weights._parser().parse_args(words)
         elif program == "evaluate.py":
@@ -160,6 +163,7 @@ SCALE = {
 }  # fmt: skip
 # In Python blocks.
 SHORTER = {
+    'huggingface_hub.snapshot_download("USER/NAME")': '"encoder"',
     "ResNet50()": "ResNet18(width=8)",
     "epochs=200": "epochs=1",
     "batch_size=256": "batch_size=16",

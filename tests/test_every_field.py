@@ -159,12 +159,12 @@ COMMANDS = {
     "tables": "evaluate.py tables {folder}/runs/swept --figure=knn "
     "--out={folder}/tables",
 }  # fmt: skip
-# Typed by test_protocols_detect, for TFDS's VOC, which cannot be had here, and by
-# test_data_service.
+# Typed by test_protocols_detect, for TFDS's VOC, which cannot be had here, by
+# test_data_service, and set by test_tracking, for libraries that may not be here.
 ELSEWHERE = {
     "evaluate.py detect": {"data.name", "data.manual_dir", "data.also_train",
                            "distribution.replicas"},
-    "train.py": {"data.service"},
+    "train.py": {"data.service", "log.project", "log.tracker"},
 }  # fmt: skip
 
 

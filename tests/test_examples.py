@@ -1,7 +1,10 @@
 """The examples run, and the one that shows the algorithm is the library's."""
 
 import importlib.util
+import os
 import re
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -48,8 +51,46 @@ def test_losses_of_the_algorithm_equal_those_of_the_library(policy):
             np.testing.assert_allclose(one, other, rtol=1e-7, atol=1e-10)
 
 
-@pytest.mark.slow
-def test_the_algorithm_trains_as_a_page(capsys):
-    example("moco_in_60_lines").main(steps=2)
-    shown = capsys.readouterr().out
-    assert re.search(r"untrained: \d+\.\d %.*\n.* trained: \d+\.\d %", shown)
+# What makes an example short, and what it then prints.
+PAGES = {
+    "moco_in_60_lines": (
+        {"STEPS": "2", "BATCHES": "1"},
+        r"untrained: \d+\.\d %.*\n.* trained: \d+\.\d %.*\n.*library: \d+\.\d %",
+    ),
+    "search_own_photos": (
+        {
+            "MORE": "--encoder.name=resnet18 --encoder.width=4 --encoder.stem=cifar "
+            "--data.image_size=16 --train.epochs=1 --train.steps_per_epoch=2 "
+            "--train.batch_size=16 --method.queue_size=32"
+        },
+        r"'query': 'disc_000.png', 'rank': '8'",
+    ),
+    "finetune_checkpoint": (
+        {"STEPS": "2"},
+        r"MoCo v1 or v2 .*\n(.*\n)*accuracy on 2 test batches: \d+\.\d %",
+    ),
+}
+
+
+def test_every_example_is_a_notebook_that_installs_first():
+    pages = {path.stem for path in (ROOT / "examples").glob("*.py")}
+    assert pages == set(PAGES)
+    for page in pages:
+        text = (ROOT / "examples" / f"{page}.py").read_text()
+        first, code, *_ = re.split(r"^# %%", text, flags=re.M)[1:]
+        assert first.startswith(' [markdown]\n"""') and first.endswith('"""\n\n')
+        assert code.startswith("\n# %pip install -q moco_tf\n")
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_example_runs_as_a_script(page, tmp_path):
+    settings, printed = PAGES[page]
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "examples" / f"{page}.py")],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT), **settings},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout[-1000:] + done.stderr[-2000:]
+    assert re.search(printed, done.stdout), done.stdout[-2000:]

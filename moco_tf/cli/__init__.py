@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import difflib
 import importlib
-import importlib.metadata
 import os
 import pathlib
 import platform
@@ -16,6 +15,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 import moco_tf
+from moco_tf.lanes import versions
 from moco_tf.mistakes import Mistake
 from moco_tf.stops import CTRL_C, Stopped
 
@@ -28,6 +28,7 @@ COMMANDS = {
     "evaluate": "judge an encoder (knn, linear, ...) or ask it (search, map, ...)",
     "import": "turn a checkpoint of another project into a SavedModel",
     "export": "write an encoder as another tool's file",
+    "upload": "bring an encoder to a hub, with its card",
 }
 
 
@@ -100,14 +101,7 @@ def _foreign(missing: str | None) -> str:
 
 def version() -> str:
     """Versions that a report of a fault needs, in one line."""
-    stack = []
-    for name in ("tensorflow", "keras", "tf_keras", "keras-cv"):
-        try:
-            stack.append(f"{name} {importlib.metadata.version(name)}")
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    stack.append(f"Python {platform.python_version()}")
-    return f"moco_tf {moco_tf.__version__} ({', '.join(stack)})"
+    return f"moco_tf {moco_tf.__version__} ({versions()})"
 
 
 def _overview():

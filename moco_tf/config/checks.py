@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import importlib.util
 import pathlib
 
 from moco_tf.config.limits import ConfigError, check_limits, require
@@ -49,11 +50,12 @@ def validate(config: Config, replicas: int | None = None, hosts: int = 1) -> Non
 
 
 def check_places(config: Config) -> None:
-    """Checks that the folders which a run reads are there, before anything starts.
+    """Checks that what a run needs beside itself is there, before anything starts.
 
     Raises:
         ConfigError: one sentence that names the key.
     """
+    check_tracker(config)
     asked = [("data", config.data)]
     if config.monitor.every:
         asked.append(("monitor", config.monitor_train))
@@ -86,6 +88,20 @@ def check_places(config: Config) -> None:
             f"train.start_from={config.train.start_from} holds no checkpoints; name a "
             "run directory that has trained for an epoch at least, such as runs/demo.",
         )
+
+
+def check_tracker(config: Config) -> None:
+    """Refuses a run that is to be logged where the library for that is missing.
+
+    Raises:
+        ConfigError: with the command that installs it.
+    """
+    name = config.log.tracker
+    require(
+        name is None or importlib.util.find_spec(name) is not None,
+        f"log.tracker={name} needs the package {name}; install it with `pip install "
+        f"{name}` (the extra moco_tf[{name}]), or leave log.tracker out.",
+    )
 
 
 def _check_data(config: Config) -> None:

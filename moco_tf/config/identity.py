@@ -21,6 +21,8 @@ _MAY_CHANGE = {
     "data.service",
     "log.every_steps",
     "log.histograms",
+    "log.project",
+    "log.tracker",
     "distribution.gpus",
     "monitor.data_dir",
     "monitor.manual_dir",

@@ -6,6 +6,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import pathlib
+import re
 from dataclasses import dataclass, field
 from typing import Any, Literal, Optional, Union
 
@@ -23,7 +24,7 @@ from moco_tf.config.limits import (
     rising,
 )
 from moco_tf.config.methods import Grouped, Method, MoCoSettings
-from moco_tf.paths import to_path
+from moco_tf.paths import each_place, to_path
 
 # One, or several in brackets.
 Places = Optional[Union[tuple[str, ...], str]]
@@ -95,6 +96,17 @@ class Data:
         names = ("split", "name", "data_dir", "manual_dir", "max_unreadable")
         place = {name: getattr(self, name) for name in names}
         return {"kind": self.source, **place, "value_range": self.range}
+
+    @property
+    def called(self) -> str:
+        """A short name of the set of images, without its place on this machine."""
+        if self.source == "tfds":
+            # Known parts of a set (imagenet2012_subset/1pct) go by its name.
+            return re.sub(r"_subset(/.*)?$", "", self.name or "")
+        if self.source == "folder":
+            places = each_place(self.data_dir)
+            return " ".join(to_path(place).resolve().name for place in places)
+        return self.source
 
 
 @dataclass(frozen=True)
@@ -338,11 +350,17 @@ class Log:
             measured without labels (RankMe, alignment, uniformity), at the monitor's
             epochs, or ten times in a run without one (null: never).
         histograms: Show in TensorBoard how weights and embeddings are distributed.
+        tracker: Also log to wandb (Weights & Biases) or mlflow, by its own Keras
+            callback and its own environment variables (null: neither).
+        project: Project of wandb or experiment of mlflow (null: what that takes
+            itself).
     """
 
     every_steps: Optional[int] = limited(50, at_least(1))
     quality_images: Optional[int] = limited(1024, at_least(2))
     histograms: bool = False
+    tracker: Optional[Literal["wandb", "mlflow"]] = None
+    project: Optional[str] = None
 
 
 @dataclass(frozen=True)

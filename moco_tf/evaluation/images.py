@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, replace
 from typing import Literal, Protocol
 
@@ -16,7 +15,7 @@ from moco_tf.data.sources import Source, open_source
 from moco_tf.data.sources.places import places_fingerprint
 from moco_tf.evaluation.features import FeatureExtractor
 from moco_tf.interchange import Pretrained
-from moco_tf.paths import each_place, to_path
+from moco_tf.paths import each_place
 
 
 @dataclass(frozen=True)
@@ -98,13 +97,7 @@ def resolve(
 
 def called(data: Data) -> str:
     """A short name of a set of images."""
-    if data.source == "tfds":
-        # Known parts of a set (imagenet2012_subset/1pct) go by its name.
-        return re.sub(r"_subset(/.*)?$", "", data.name or "")
-    if data.source == "folder":
-        places = each_place(data.data_dir)
-        return " ".join(to_path(place).resolve().name for place in places)
-    return data.source
+    return data.called
 
 
 def open_images(

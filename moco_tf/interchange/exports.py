@@ -16,6 +16,7 @@ from tensorflow import keras
 
 from moco_tf.encoders import ResNet, ViT
 from moco_tf.interchange.architecture import describe, rebuild
+from moco_tf.interchange.card import known_figures
 from moco_tf.interchange.detectron2 import load_detectron2, write_detectron2
 from moco_tf.interchange.errors import InterchangeError
 from moco_tf.interchange.formats import FORMATS
@@ -143,6 +144,7 @@ def _write_saved_model(pretrained, path):
         channels=pretrained.channels,
         pixels=pretrained.pixels,
         provenance=pretrained.provenance,
+        figures=known_figures(pretrained.path, pretrained.digest),
     )
 
 

@@ -58,6 +58,32 @@ def write_handover(
         writer.write(_prediction_log(name, request))
 
 
+def golden_deviation(saved: Path) -> tuple[float, float]:
+    """How far features are from the golden ones, as a share of their norm.
+
+    Args:
+        saved: a SavedModel folder; 0 of one from before there were golden samples.
+
+    Returns:
+        The deviation and its limit.
+    """
+    golden = saved / "assets.extra" / "golden"
+    if not (golden / "expected.json").is_file():
+        return 0.0, _LIMIT
+    expected = json.loads((golden / "expected.json").read_text())
+    loaded = tf.saved_model.load(str(saved))
+    if expected["signature"] == "encoded":
+        file = (golden / "image.png").read_bytes()
+        request = {"encoded": tf.constant([file])}
+    else:
+        image = np.asarray(json.loads((golden / "image.json").read_text()), np.float32)
+        request = {"images": tf.constant(image[None])}
+    found = loaded.signatures[expected["signature"]](**request)["features"].numpy()[0]
+    right = np.asarray(expected["features"])
+    off = np.linalg.norm(found - right) / np.linalg.norm(right)
+    return float(off), float(expected["limit"])
+
+
 def _picture(height, width, channels, pixels):
     """(height, width, channels): slopes, rings and edges, the same every time."""
     y, x = np.mgrid[0 : 1 : height * 1j, 0 : 1 : width * 1j]

@@ -79,7 +79,7 @@ def load_pretrained(path: str | os.PathLike) -> Pretrained:
         document = json.loads((extra / "provenance.json").read_text())
         preprocessing = document.pop("preprocessing")
         description = (extra / "encoder.json").read_text()
-        weights = _read_weights(saved)
+        weights = stored_weights(saved)
     except (OSError, ValueError, LookupError, tf.errors.OpError) as error:
         raise InterchangeError(
             f"{saved} is damaged ({type(error).__name__} while reading it); export the "
@@ -108,7 +108,7 @@ def present_digest(path: Path) -> str | None:
     """
     nested = path / "saved_model"
     try:
-        weights = _read_weights(nested if nested.is_dir() else path)
+        weights = stored_weights(nested if nested.is_dir() else path)
     except (ValueError, tf.errors.OpError):
         return None
     return weights_digest(weights) if weights else None
@@ -131,8 +131,15 @@ def _load_run_config(run_dir: Path) -> Config:
     )
 
 
-def _read_weights(saved: Path) -> list[np.ndarray]:
-    """The encoder's weights, in order, out of the SavedModel's own checkpoint."""
+def stored_weights(saved: Path) -> list[np.ndarray]:
+    """The encoder's weights, in order, out of the SavedModel's own checkpoint.
+
+    Args:
+        saved: a SavedModel's folder.
+
+    Raises:
+        tf.errors.OpError: it has no checkpoint, or a broken one.
+    """
     reader = tf.compat.v1.train.NewCheckpointReader(
         str(saved / "variables" / "variables")
     )

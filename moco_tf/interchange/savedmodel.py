@@ -18,6 +18,7 @@ from moco_tf.interchange.architecture import (
     describe,
     rebuild,
 )
+from moco_tf.interchange.card import write_card
 from moco_tf.interchange.errors import InterchangeError
 from moco_tf.interchange.handover import write_handover
 from moco_tf.interchange.serving import ServedEncoder
@@ -38,6 +39,7 @@ def export_saved_model(
     channels: int = 3,
     pixels: Pixels = GREY_LEVELS,
     provenance: dict,
+    figures: Sequence[dict] = (),
 ) -> Path:
     """Write a SavedModel with the preprocessing inside, and check it by reloading.
 
@@ -60,7 +62,7 @@ def export_saved_model(
     `assets.extra/encoder.json` the architecture, from which `load_pretrained` makes
     the trainable encoder again. Beside them lie `golden`, an image with its features,
     `check.py`, which checks them wherever the folder goes, and
-    `tf_serving_warmup_requests`.
+    `tf_serving_warmup_requests`. `MODEL_CARD.md` says all that for a reader.
 
     Args:
         encoder: normalised float (N,H,W,C) -> (N,F); must rebuild from its
@@ -74,6 +76,7 @@ def export_saved_model(
         channels: C.
         pixels: the numbers of images, whose range becomes 0..1 units.
         provenance: JSON-serialisable facts: recipe, data, epochs, git revision, ...
+        figures: for the card, as `figures_beside` gives them, of the same weights.
 
     Returns:
         `path`, as a `Path`.
@@ -103,6 +106,7 @@ def export_saved_model(
         (extra / "encoder.json").write_text(description + "\n")
         _verify(encoder, new, image_size, mean, std, pixels)
         write_handover(new, image_size, resize, channels, pixels)
+        write_card(new, to_path(path), figures)
     return to_path(path)
 
 

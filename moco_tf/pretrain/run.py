@@ -27,6 +27,7 @@ from moco_tf.pretrain.images import Images
 from moco_tf.pretrain.page import page_kept
 from moco_tf.pretrain.past import restore
 from moco_tf.pretrain.stall import stalls_told
+from moco_tf.pretrain.tracking import tracked
 from moco_tf.pretrain.watch import watch
 from moco_tf.stops import listening
 
@@ -128,10 +129,11 @@ def _run(config, strategy, run_dir, asked, page, guide):
     past = restore(config, strategy, run_dir, model, images, asked)
     if past.is_untrained:
         take_first_weights(config, strategy, run_dir, model)
-    watched = watch(config, strategy, run_dir, model, images, past, page)
-    past.start()
-    with first_bad_batch_kept(run_dir, images):
-        _fit(config, model, images, past, watched)
+    with tracked(config, run_dir, past.epochs) as tracker:
+        watched = watch(config, strategy, run_dir, model, images, past, page, tracker)
+        past.start()
+        with first_bad_batch_kept(run_dir, images):
+            _fit(config, model, images, past, watched)
     figures = close(config, model, watched, past.history, images.source, guide)
     return {**figures, "run_dir": str(run_dir)}
 

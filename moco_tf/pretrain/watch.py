@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Callable
 
@@ -53,6 +53,7 @@ def watch(
     images: Images,
     past: Past,
     page: RunPage,
+    tracker: Sequence[keras.callbacks.Callback] = (),
 ) -> Watch:
     """Opens the labelled sets, measures what is to be beaten, makes the callbacks.
 
@@ -64,6 +65,7 @@ def watch(
         images: what it learns from.
         past: what lies behind.
         page: what shows the run in a browser.
+        tracker: what logs the run elsewhere.
 
     Raises:
         DataError: a labelled set cannot be had or does not fit.
@@ -97,6 +99,7 @@ def watch(
         *probes,
         *([quality] if quality else []),
         past.history,
+        *tracker,
         callbacks.TensorBoard(
             run_dir / "tensorboard",
             untrained=untrained,

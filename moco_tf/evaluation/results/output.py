@@ -21,7 +21,9 @@ from matplotlib.figure import Figure
 
 from moco_tf.config import ConfigError
 from moco_tf.config.reader import plain
+from moco_tf.evaluation.results.typed import command_of
 from moco_tf.interchange import Pretrained
+from moco_tf.interchange.card import refresh_card
 from moco_tf.log import say
 from moco_tf.paths import copy, is_remote, to_path
 from moco_tf.report import look
@@ -139,6 +141,7 @@ def conclude(
     """
     document = {
         "protocol": protocol,
+        "command": command_of(protocol, settings, pretrained.path),
         "figures": outcome.figures,
         "warning": outcome.warning,
         **outcome.facts,
@@ -152,6 +155,7 @@ def conclude(
     }
     texts = {"tests.csv": _csv_text(outcome.tests)} if outcome.tests else {}
     write_results(folder, document, outcome.rows, outcome.pictures, texts)
+    refresh_card(pretrained.path)
     say(f"\n{outcome.table}")
     if outcome.tests:
         say(f"\n{_table_of_tests(outcome.tests)}")

@@ -121,20 +121,3 @@ def _measured(protocol, results):
         shares = {k: v for k, v in row.items() if k not in ("test_set", "images")}
         condition = {**asked, "data": {**asked["data"], "test": also[test]}}
         yield f"{protocol} tested on {test}", shares, condition
-
-
-def _read(file):
-    try:
-        return json.loads(file.read_text())
-    except (OSError, ValueError) as error:
-        raise ConfigError(
-            f"{file} is damaged; measure it again with {command('evaluate')}."
-        ) from error
-
-
-def _flat(tree, prefix=""):
-    for key, value in tree.items():
-        if isinstance(value, dict):
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
