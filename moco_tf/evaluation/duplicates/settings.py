@@ -18,8 +18,8 @@ class Duplicates:
     Attributes:
         threshold: Cosine from which two images are near-duplicates (null: chosen from
             how far images lie from their neighbours, and explained).
-        index: exact, or faiss, which is many times as fast among a million images and
-            may miss a few (needs the extra faiss).
+        index: exact, or faiss, which compares with a part of the images only and may
+            miss a few neighbours (for a million images; needs the extra faiss).
         shown: Groups in the picture; results.csv has all.
         precision: float32, mixed_bfloat16 or mixed_float16, in the encoder.
         out: Folder for the results (null: report/duplicates beside the weights, or

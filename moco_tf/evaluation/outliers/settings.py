@@ -17,8 +17,8 @@ class Outliers:
 
     Attributes:
         k: Neighbours whose mean distance (1 - cosine) an image is ranked by.
-        index: exact, or faiss, which is many times as fast among a million images and
-            may miss a few (needs the extra faiss).
+        index: exact, or faiss, which compares with a part of the images only and may
+            miss a few neighbours (for a million images; needs the extra faiss).
         shown: Images in the picture and in the terminal; results.csv ranks all.
         precision: float32, mixed_bfloat16 or mixed_float16, in the encoder.
         out: Folder for the results (null: report/outliers beside the weights, or

@@ -1,4 +1,4 @@
-"""Nearest neighbours of many rows by faiss: most of them, in a fraction of the time."""
+"""Nearest neighbours of many rows by faiss, which looks at a part of the rows."""
 
 from __future__ import annotations
 

@@ -19,8 +19,8 @@ class Search:
         query: Image, or folder of images, to find the like of (null: some images of
             the set itself, spread over it).
         k: Nearest pictures of each query.
-        index: exact, or faiss, which is many times as fast among a million images and
-            may miss a few (needs the extra faiss).
+        index: exact, or faiss, which compares with a part of the images only and may
+            miss a few neighbours (for a million images; needs the extra faiss).
         shown: Queries in the picture and in the terminal; results.csv has all.
         precision: float32, mixed_bfloat16 or mixed_float16, in the encoder.
         out: Folder for the results (null: report/search beside the weights, or
