@@ -47,6 +47,7 @@ LEFT_OUT = {
     "python models/encoder/1/assets.extra/check.py": "it asks that server",
     "moco-tf export": "the word alone, as a name",
     "moco-tf import": "the word alone, as a name",
+    "moco-tf upload": "the word alone, as a name",
     "python train.py --config configs/folder_photos.yaml --runs_dir=gs:": "no bucket",
     "python evaluate.py knn gs:": "no bucket here",
     "moco-tf export gs:": "no bucket here",
