@@ -32,6 +32,10 @@ SUITABLE = import sys, ensurepip; version = sys.version_info[:2]; sys.exit(not $
 IS_CURRENT = import sys; sys.exit("$(LANE)" != "current" and sys.version_info < (3, 12))
 READY = $(VENV)/.ready
 PIP = $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check
+# The site's tools and TensorFlow pin some packages to different versions.
+DOCS = .venv-docs
+# The theme announces on each start that MkDocs may have a successor.
+MKDOCS = NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/python -m mkdocs
 # Much of a test is TensorFlow tracing graphs, on one core. With an arena for each thread
 # the system's allocator keeps several GiB of what was freed.
 PYTEST = env MALLOC_ARENA_MAX=2 $(VENV)/bin/python -m pytest -q --numprocesses 2 --dist loadfile
@@ -43,7 +47,7 @@ MORE = faiss hub wandb mlflow notebooks
 # as long as its process lives, so that one pair for all files comes to 23 GiB.
 TESTS ?= $(sort $(wildcard tests/test_*.py))
 
-.PHONY: help python ready demo test test-slow lint constraints clean
+.PHONY: help python ready demo test test-slow lint docs docs-serve constraints clean
 
 help:  ## Print this.
 	@echo "make TARGET [LANE=classic|current] [PYTHON=...], where TARGET is one of"
@@ -63,14 +67,22 @@ lint: $(READY)  ## Check the style and the types.
 	@$(VENV)/bin/python -m ruff check .
 	@$(VENV)/bin/python -m mypy
 
+docs: $(DOCS)/.ready  ## Build the site into site/; a broken link fails.
+	@$(MKDOCS) build --strict
+
+docs-serve: $(DOCS)/.ready  ## Show the site at http://127.0.0.1:8000, as it is written.
+	@$(MKDOCS) serve
+
 constraints:  ## Renew the pinned versions; needs uv and a python3 from 3.11.
 	@python3 .ci/requirements.py classic gpu $(MORE) \
 		| $(COMPILE) --python-version 3.9 --output-file constraints.txt -
 	@python3 .ci/requirements.py current gpu $(MORE) \
 		| $(COMPILE) --python-version 3.11 --output-file constraints-current.txt -
+	@python3 .ci/requirements.py docs \
+		| $(COMPILE) --python-version 3.9 --output-file constraints-docs.txt -
 
 clean:  ## Remove the environments and caches; runs/ stays.
-	@rm -rf .venv .venv-classic .venv-current .pytest_cache .ruff_cache .mypy_cache dist
+	@rm -rf .venv .venv-classic .venv-current $(DOCS) site .pytest_cache .ruff_cache .mypy_cache dist
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 python:  ## Print the Python of which an environment would be made.
@@ -80,6 +92,14 @@ python:  ## Print the Python of which an environment would be made.
 	echo "error: no Python $(KNOWN) with venv was found; install one, or name it with" \
 		"make PYTHON=/path/to/python." >&2; \
 	exit 1
+
+$(DOCS)/.ready: constraints-docs.txt
+	@python=$$($(MAKE) --silent --no-print-directory python) || exit 1; \
+		echo "Creating $(DOCS) with $$("$$python" --version)."; \
+		"$$python" -m venv --clear $(DOCS)
+	@$(DOCS)/bin/python -m pip install --quiet --disable-pip-version-check \
+		-r constraints-docs.txt
+	@touch $@
 
 ready: $(READY)  ## Only set the environment up.
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from commands import ROOT
 
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 # What a command may start with, in a block or between backticks.
 _STARTS = ("python train.py", "python evaluate.py", "moco-tf ", "make ")
 _OTHERS = (*_STARTS, "python -m ", "python benchmarks/", "python tests/", "pip ")

@@ -38,6 +38,7 @@ LEFT_OUT = {
     "make test": "this is it",
     "make test-slow": "this is it",
     "make lint": "continuous integration runs it",
+    "make docs": "continuous integration runs it; test_site.py",
     "python -m benchmarks.": "minutes of measuring; each says how long",
     "python benchmarks/": "minutes of measuring; each says how long",
     "benchmarks/gpu.sh": "it needs a GPU; test_benchmarks.py runs it and its parts",
@@ -202,7 +203,7 @@ def world(tmp_path_factory):
     run += ["--encoder.width=64", "--encoder.stem=imagenet", *few]
     typed(clone, f"python train.py --name NAME {' '.join(run)}")
     for name in ("A", "B", "RUN", "demo", "a-seed0", "a-seed1", "b", "cifar10",
-                 "moco_v2_cifar10_cpu"):  # fmt: skip
+                 "moco_v2_cifar10_cpu", "moco_v2_resnet50_200ep"):  # fmt: skip
         shutil.copytree(clone / "runs/NAME", clone / "runs" / name)
     words = " ".join([*FEW, "--k=[5]"])
     for name in ("A", "B", "a-seed0", "a-seed1", "b"):

@@ -34,8 +34,10 @@ from moco_tf.augment.layers import (
 from moco_tf.augment.recipe import Recipe
 from moco_tf.pixels import ValueRange
 
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-CIFAR_MEAN, CIFAR_STD = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+CIFAR_MEAN = (0.4914, 0.4822, 0.4465)
+CIFAR_STD = (0.2023, 0.1994, 0.2010)
 
 _Values = Optional[Sequence[float]]
 COLOR_LAYERS = (ColorJitter, RandomGrayscale, RandomSolarize)

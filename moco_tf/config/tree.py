@@ -41,7 +41,7 @@ class Data:
         name: TFDS name such as cifar10 or imagenet2012; only for source tfds.
         data_dir: Root of the prepared TFDS sets (null: ~/tensorflow_datasets), or for
             source folder the folder of images itself, a text or CSV file that names
-            them (path[,label][,group]), what moco-tf pack wrote, or several of these,
+            them (`path[,label][,group]`), what moco-tf pack wrote, or several of these,
             such as [A, B].
         manual_dir: Where TFDS finds archives that you must fetch yourself (ImageNet).
         split: Split to train on, in TFDS notation such as train or train[:10%].

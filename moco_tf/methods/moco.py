@@ -45,6 +45,8 @@ class MoCo(ContrastiveModel):
         symmetric: contrast both ways, each view being once the query and once the
             key. The gradient is of the sum of both losses, of which the logs show
             the mean; the keys of both views are enqueued.
+        accumulate: parts of a replica's batch that are encoded one after the other, in
+            the memory of one, for the same step; divides bn_groups.
         name: of the model.
 
     Attributes:
