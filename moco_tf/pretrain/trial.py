@@ -10,7 +10,6 @@ import threading
 import time
 from collections.abc import Iterator
 
-import psutil
 import tensorflow as tf
 from tensorflow import keras
 
@@ -56,6 +55,8 @@ class Trial:
 
 def this_machine() -> Machine:
     """Looks at devices and free memory."""
+    import psutil  # only here: what it imports of itself differs between systems
+
     gpus = len(tf.config.list_physical_devices("GPU"))
     free = _free_on_gpu() if gpus else psutil.virtual_memory().available
     return Machine(gpus, os.cpu_count() or 1, free)
@@ -120,6 +121,8 @@ def _trial(config, seconds):
 @contextlib.contextmanager
 def _watched_memory() -> Iterator[list[int]]:
     """Bytes taken while something runs, over those before it: on GPUs, or in all."""
+    import psutil  # as in `this_machine`
+
     taken, over = [0], threading.Event()
     gpus = [f"GPU:{n}" for n in range(len(tf.config.list_logical_devices("GPU")))]
     process = psutil.Process()
