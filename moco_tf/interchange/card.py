@@ -7,6 +7,7 @@ import json
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -59,7 +60,7 @@ def write_card(
     weights = stored_weights(saved)
     digest = weights_digest(weights)
     software = f"moco_tf {moco_tf.__version__}, {versions()}"
-    noted = {"figures": [], "written_by": software}
+    noted: dict[str, Any] = {"figures": [], "written_by": software}
     if (extra / _NOTED).is_file():
         noted = json.loads((extra / _NOTED).read_text())
     known = merged(noted["figures"], list(figures))
