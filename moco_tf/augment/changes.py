@@ -102,6 +102,7 @@ def changed(
         [layer for layer in layers if _acts(layer)],
         key,
         recipe.jit_compile,
+        value_range=recipe.value_range,
         seed=recipe.seed,
         name=recipe.name,
     )
