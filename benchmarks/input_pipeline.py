@@ -140,7 +140,7 @@ def views(
     source = open_source("folder", "train", data_dir=folder)
     if packed:
         pack({"train": source}, pathlib.Path(folder, "packed", "set"), Packing())
-        source = open_source("tfds", "train", "set", data_dir=f"{folder}/packed")
+        source = open_source("tfds", "train", name="set", data_dir=f"{folder}/packed")
     if whole:
         load = source.load
 
