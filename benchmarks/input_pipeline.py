@@ -197,12 +197,6 @@ def random_crop(image: Image.Image, size: int, numbers: random.Random) -> Image.
     return image.crop(box).resize((size, size), Image.Resampling.BILINEAR)
 
 
-def unchanged(view: Image.Image, numbers: random.Random) -> Image.Image:
-    """Only the crop."""
-    del numbers
-    return view
-
-
 def augmented(view: Image.Image, numbers: random.Random) -> Image.Image:
     """MoCo v2's augmentation after the crop."""
     if numbers.random() < 0.8:

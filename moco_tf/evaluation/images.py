@@ -95,11 +95,6 @@ def resolve(
     return data
 
 
-def called(data: Data) -> str:
-    """A short name of a set of images."""
-    return data.called
-
-
 def open_images(
     data: Data, pretrained: Pretrained, most: int | None = None, labelled: bool = False
 ) -> ImageSet:

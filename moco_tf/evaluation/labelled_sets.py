@@ -19,7 +19,6 @@ from moco_tf.evaluation.fewshot.settings import FewShot
 from moco_tf.evaluation.finetune.settings import Finetune
 from moco_tf.evaluation.images import (
     ImageSet,
-    called,
     central_crops,
     extractor_of,
     features_key,
@@ -101,9 +100,9 @@ def place_of_results(
     Raises:
         ConfigError: as `open_labelled_sets`, or the folder cannot be written.
     """
-    images = called(resolve_labelled(settings.data, pretrained)[0])
+    images = resolve_labelled(settings.data, pretrained)[0].called
     config = pretrained.config
-    own = None if config is None else called(config.monitor_train)
+    own = None if config is None else config.monitor_train.called
     base = pretrained.path / "report" / name
     return results_folder(of_images(base, images, own), settings.out), images
 

@@ -10,7 +10,7 @@ from moco_tf.config import ConfigError, Data
 from moco_tf.data.sources import Source, check_same_classes
 from moco_tf.data.sources.places import test_split
 from moco_tf.evaluation.features import Features
-from moco_tf.evaluation.images import ImageSet, called, open_images
+from moco_tf.evaluation.images import ImageSet, open_images
 from moco_tf.evaluation.labelled_sets import extract, resolve_labelled, told
 from moco_tf.evaluation.settings import LabelledData
 from moco_tf.interchange import Pretrained
@@ -46,7 +46,7 @@ def open_test_sets(
             f"data.also_test={list(words)} names a set twice; name each once."
         )
     asked = [_asked(word, own[0]) for word in words]
-    names = [f"{called(one)} {one.split}" for one in (own[1], *asked)]
+    names = [f"{one.called} {one.split}" for one in (own[1], *asked)]
     if len(set(names)) < len(names):  # of the same name, in other places
         names[1:] = words
     sets = {names[0]: test_set}

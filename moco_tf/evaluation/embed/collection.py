@@ -22,7 +22,6 @@ from moco_tf.evaluation.embed.making import asked_images, embed_images
 from moco_tf.evaluation.embed.pictures import Pictures
 from moco_tf.evaluation.embed.reading import open_embeddings
 from moco_tf.evaluation.given import Given
-from moco_tf.evaluation.images import called
 from moco_tf.evaluation.results.output import (
     of_images,
     plain_name,
@@ -108,7 +107,7 @@ def open_collection(
         return Collection(embeddings, pictures, images, folder)
     assert pretrained is not None  # sort_given wants one of the two
     data = asked_images(settings.data, given, pretrained)
-    images = called(data)
+    images = data.called
     folder = results_folder(_beside(pretrained, name, images), settings.out)
     place, is_passing = _place_of_features(settings.features, pretrained)
     key = [data.place, pretrained.digest, pretrained.architecture, settings.precision]
@@ -125,7 +124,7 @@ def open_collection(
 
 def _beside(pretrained, name, images):
     config = pretrained.config
-    own = None if config is None else called(config.data)
+    own = None if config is None else config.data.called
     return of_images(pretrained.path / "report" / name, images, own)
 
 

@@ -9,7 +9,6 @@ from moco_tf.evaluation.embed.making import asked_images, embed_images
 from moco_tf.evaluation.embed.settings import Embed
 from moco_tf.evaluation.embed.writing import require_writable
 from moco_tf.evaluation.given import Given
-from moco_tf.evaluation.images import called
 from moco_tf.evaluation.results.output import plain_name, results_folder
 from moco_tf.interchange import Pretrained
 from moco_tf.shell import command
@@ -34,7 +33,7 @@ def run(settings: Embed, given: Given, pretrained: Pretrained) -> dict:
     out = settings.file
     if out is None:
         out = results_folder(pretrained.path / "report" / "embed", None)
-        out = out / f"{plain_name(called(data))}.npz"
+        out = out / f"{plain_name(data.called)}.npz"
     results_folder(out.parent, None)  # raises where it cannot be written
     require_writable(out)
     start = time.monotonic()

@@ -20,7 +20,6 @@ from moco_tf.evaluation.embed.writing import write_embeddings
 from moco_tf.evaluation.given import Given
 from moco_tf.evaluation.images import (
     ImageSet,
-    called,
     central_crops,
     extractor_of,
     features_key,
@@ -63,7 +62,7 @@ def names_of(source: Source, data: Data) -> list[str]:
     """A name for each image: its file's, or that of the set with its number."""
     if source.file_names:
         return list(source.file_names)
-    start = f"{called(data)}/{data.split}"
+    start = f"{data.called}/{data.split}"
     return [f"{start}/{number}" for number in range(source.num_examples)]
 
 
@@ -96,7 +95,7 @@ def embed_images(
     count, (number, shares) = images.source.num_examples, share
     first, last = count * number // shares, count * (number + 1) // shares
     part = f"{last - first:,} of {count:,}" if shares > 1 else f"{count:,}"
-    log.info("Images: %s of %s %s.", part, called(data), data.split)
+    log.info("Images: %s of %s %s.", part, data.called, data.split)
     if first == last:
         raise DataError(
             f"shard={number + 1}/{shares} has none of the {count} images; use fewer "
@@ -116,7 +115,7 @@ def embed_images(
     broken = sum(int(np.sum(~np.isfinite(p.features).all(axis=1))) for p in parts)
     if broken:
         parts.remove()
-        require_finite(broken, last - first, precision, called(data))
+        require_finite(broken, last - first, precision, data.called)
     names = names_of(images.source, data)[first:last]
 
     def rows() -> Iterator[Rows]:
@@ -167,7 +166,7 @@ def _about(
         "encoder": {**encoder, "path": str(pretrained.path)},
         "images": images.facts,
         "place": place,
-        "called": called(data),
+        "called": data.called,
         "channels": pretrained.channels,
         "pixels": pretrained.pixels.noted,
         "first": first,
